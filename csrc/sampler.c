@@ -1,0 +1,521 @@
+/* The sampling thread: deadlines, ticks, start and stop. */
+#include "sampler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "row_ring.h"
+#include "source.h"
+#include "window.h"
+#include "window_queue.h"
+
+enum {
+    WINDOWS_KEPT = 64,         /* closed windows that wait for a reader before they merge */
+    WINDOWS_OF_ROWS = 4,       /* how late a reader may be and still get percentiles */
+    FEWEST_ROWS = 256,         /* so that short windows may wait longer */
+    MOST_ROW_BYTES = 64 << 20, /* address space; longer windows have no percentiles */
+    STACK_BYTES = 256 << 10,
+    DESTROY_PATIENCE_SECONDS = 5
+};
+
+static const char THREAD_NAME[] = "smn-host";
+
+/* A source at work. Statistics are written by the sampling thread, read by anybody. */
+typedef struct {
+    const smn_source *source;
+    void *state;
+    int first_column;
+    uint64_t divisor;   /* sampled every so many ticks … */
+    uint64_t next_tick; /* … which is next this one; the thread's own */
+    _Atomic uint64_t calls;
+    _Atomic uint64_t errors;
+    _Atomic uint64_t total_cost_ns;
+    _Atomic uint64_t max_cost_ns;
+} active_source;
+
+struct smn_sampler {
+    /* Set by create, constant from then on. */
+    smn_clock clock;
+    uint64_t interval_ns;
+    uint32_t samples_per_window;
+    pid_t owner;
+    char *disk_paths;
+    smn_environment environment;
+    smn_schema schema;
+    active_source *sources;
+    int source_count;
+
+    /* The sampling thread's alone while it runs. */
+    double *columns;
+    smn_open_window window;
+    smn_window_record *closed;
+    uint64_t start_ns;
+    uint64_t window_end_tick;
+
+    /* Shared; each synchronises itself. */
+    smn_row_ring rows;
+    smn_window_queue windows;
+    _Atomic uint64_t ticks;
+    _Atomic uint64_t missed;
+    _Atomic uint32_t stopping; /* futex: the thread sleeps on it */
+    _Atomic uint32_t finished; /* the thread has pushed its last window */
+
+    /* Of whoever calls start and stop; the caller keeps those apart. */
+    pthread_t thread;
+    bool started;
+    bool joined;
+};
+
+static bool is_inherited(const smn_sampler *sampler)
+{
+    return sampler->owner != getpid();
+}
+
+/* ---- one tick ----------------------------------------------------------- */
+
+/* The counters below have one writer, so a load and a store are enough. */
+static void count_up(_Atomic uint64_t *counter, uint64_t by)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + by, memory_order_relaxed);
+}
+
+static void count_cost(active_source *active, uint64_t cost_ns, int error)
+{
+    count_up(&active->calls, 1);
+    count_up(&active->total_cost_ns, cost_ns);
+    if (error != 0)
+        count_up(&active->errors, 1);
+    if (cost_ns > atomic_load_explicit(&active->max_cost_ns, memory_order_relaxed))
+        atomic_store_explicit(&active->max_cost_ns, cost_ns, memory_order_relaxed);
+}
+
+/*
+ * Every source is read at the last tick of a window, whatever its divisor: a
+ * window must not lack a value only because it is shorter than the divisor.
+ */
+static void sample_sources(smn_sampler *sampler, uint64_t tick, bool all)
+{
+    for (int i = 0; i < sampler->schema.columns; i++)
+        sampler->columns[i] = NAN;
+    uint64_t before = sampler->clock.monotonic_ns(sampler->clock.context);
+    for (int i = 0; i < sampler->source_count; i++) {
+        active_source *active = &sampler->sources[i];
+        if (!all && tick < active->next_tick)
+            continue;
+        int error =
+            active->source->sample(active->state, sampler->columns + active->first_column);
+        uint64_t after = sampler->clock.monotonic_ns(sampler->clock.context);
+        count_cost(active, after - before, error);
+        before = after;
+        active->next_tick = (tick / active->divisor + 1) * active->divisor;
+    }
+}
+
+static uint64_t tick_at(const smn_sampler *sampler, uint64_t now_ns)
+{
+    return (now_ns - sampler->start_ns) / sampler->interval_ns;
+}
+
+static smn_row_time time_of_row(const smn_sampler *sampler, uint64_t now_ns)
+{
+    return (smn_row_time){
+        .tick = tick_at(sampler, now_ns),
+        .monotonic_ns = now_ns,
+        .wall_ns = sampler->clock.wall_ns(sampler->clock.context),
+    };
+}
+
+static void close_window(smn_sampler *sampler, const smn_row_time *time, bool partial)
+{
+    smn_open_window_close(&sampler->window, time, partial, sampler->closed);
+    count_up(&sampler->missed, sampler->closed->head.missed);
+    smn_window_queue_push(&sampler->windows, sampler->closed);
+    sampler->window_end_tick = (time->tick / sampler->samples_per_window + 1) *
+                               (uint64_t)sampler->samples_per_window;
+}
+
+static void take_tick(smn_sampler *sampler, bool last)
+{
+    uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
+    smn_row_time time = time_of_row(sampler, now_ns);
+    bool closes = time.tick >= sampler->window_end_tick;
+    sample_sources(sampler, time.tick, closes || last);
+    smn_row_ring_append(&sampler->rows, &time, sampler->columns);
+    smn_open_window_add(&sampler->window, &time, sampler->columns);
+    count_up(&sampler->ticks, 1);
+    if (closes || last)
+        close_window(sampler, &time, !closes);
+}
+
+/* The reading that counters start from: row 0, part of no window. */
+static void take_first_reading(smn_sampler *sampler)
+{
+    sampler->start_ns = sampler->clock.monotonic_ns(sampler->clock.context);
+    smn_row_time time = time_of_row(sampler, sampler->start_ns);
+    sample_sources(sampler, 0, true);
+    smn_row_ring_append(&sampler->rows, &time, sampler->columns);
+    smn_open_window_start(&sampler->window, &time, sampler->columns);
+    sampler->window_end_tick = sampler->samples_per_window;
+}
+
+static void *run(void *opaque)
+{
+    smn_sampler *sampler = opaque;
+    pthread_setname_np(pthread_self(), THREAD_NAME);
+    while (atomic_load(&sampler->stopping) == 0) {
+        /* The next deadline on the grid: those that passed while we were late are skipped. */
+        uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
+        uint64_t deadline_ns =
+            sampler->start_ns + (tick_at(sampler, now_ns) + 1) * sampler->interval_ns;
+        sampler->clock.sleep_until(sampler->clock.context, &sampler->stopping, deadline_ns);
+        if (atomic_load(&sampler->stopping) == 0)
+            take_tick(sampler, false);
+    }
+    take_tick(sampler, true);
+    atomic_store(&sampler->finished, 1);
+    smn_window_queue_notify(&sampler->windows);
+    return NULL;
+}
+
+/* ---- create ------------------------------------------------------------- */
+
+static int fail(char *error, int code, const char *option, const char *value)
+{
+    char text[128];
+    snprintf(error, SMN_ERROR_TEXT_BYTES, "%s: %s: '%.160s'", option,
+             strerror_r(-code, text, sizeof text), value);
+    return code;
+}
+
+/* procfs is our own if it knows us by the pid that we have. */
+static bool is_foreign(int procfs)
+{
+    char self[32];
+    ssize_t length = readlinkat(procfs, "self", self, sizeof self - 1);
+    if (length < 0)
+        return true;
+    self[length] = '\0';
+    return strtol(self, NULL, 10) != (long)getpid();
+}
+
+static int open_environment(smn_sampler *sampler, const smn_options *options, char *error)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    smn_environment *environment = &sampler->environment;
+    environment->procfs = open(options->procfs_path, flags);
+    if (environment->procfs < 0)
+        return fail(error, -errno, "procfs_path", options->procfs_path);
+    environment->sysfs = open(options->sysfs_path, flags); /* some containers have none */
+    environment->foreign_procfs = is_foreign(environment->procfs);
+    sampler->disk_paths = strdup(options->disk_paths);
+    environment->disk_paths = sampler->disk_paths;
+    return sampler->disk_paths != NULL ? 0 : fail(error, -ENOMEM, "disk_paths", "");
+}
+
+static const smn_source *find_source(const char *name, size_t length)
+{
+    for (const smn_source *const *source = smn_sources; *source != NULL; source++) {
+        if (strlen((*source)->name) == length && memcmp((*source)->name, name, length) == 0)
+            return *source;
+    }
+    return NULL;
+}
+
+static int open_source(smn_sampler *sampler, const smn_source *source)
+{
+    active_source *active = &sampler->sources[sampler->source_count];
+    smn_schema_begin_source(&sampler->schema, source->name);
+    active->source = source;
+    active->first_column = sampler->schema.columns;
+    active->divisor = (source->min_interval_ns + sampler->interval_ns - 1) / sampler->interval_ns;
+    if (active->divisor == 0)
+        active->divisor = 1;
+    int error = source->open(&sampler->environment, &sampler->schema, &active->state);
+    if (error == -ENODATA)
+        return 0; /* the machine has no such thing */
+    if (error == 0)
+        sampler->source_count++;
+    return error;
+}
+
+static int open_sources(smn_sampler *sampler, const char *names, char *error)
+{
+    sampler->sources = calloc((size_t)smn_source_count(), sizeof *sampler->sources);
+    if (sampler->sources == NULL)
+        return fail(error, -ENOMEM, "sources", names);
+    for (const char *name = names; *name != '\0';) {
+        size_t length = strcspn(name, ",");
+        const smn_source *source = find_source(name, length);
+        int code = -EINVAL;
+        if (source != NULL && sampler->source_count < smn_source_count())
+            code = open_source(sampler, source);
+        if (code != 0)
+            return fail(error, code, "sources", name);
+        name += length + (name[length] == ',');
+    }
+    if (sampler->source_count == 0)
+        return fail(error, -ENODATA, "sources", names);
+    return 0;
+}
+
+static uint64_t rows_to_keep(const smn_sampler *sampler)
+{
+    uint64_t record_bytes =
+        sizeof(smn_row_time) + (uint64_t)sampler->schema.columns * sizeof(double);
+    uint64_t most = MOST_ROW_BYTES / record_bytes;
+    uint64_t rows = (uint64_t)sampler->samples_per_window * WINDOWS_OF_ROWS;
+    if (rows < FEWEST_ROWS)
+        rows = FEWEST_ROWS;
+    return rows < most ? rows : most;
+}
+
+static int lay_out(smn_sampler *sampler)
+{
+    int error = smn_row_ring_create(&sampler->rows, &sampler->schema, rows_to_keep(sampler),
+                                    sampler->interval_ns, sampler->samples_per_window);
+    if (error == 0)
+        error = smn_window_queue_init(&sampler->windows, &sampler->schema, WINDOWS_KEPT);
+    if (error == 0)
+        error = smn_open_window_init(&sampler->window, &sampler->schema);
+    sampler->columns = calloc((size_t)sampler->schema.columns, sizeof *sampler->columns);
+    sampler->closed = calloc(1, smn_window_record_bytes(&sampler->schema));
+    if (error == 0 && (sampler->columns == NULL || sampler->closed == NULL))
+        error = -ENOMEM;
+    return error;
+}
+
+static void release(smn_sampler *sampler)
+{
+    for (int i = 0; i < sampler->source_count; i++)
+        sampler->sources[i].source->close(sampler->sources[i].state);
+    free(sampler->sources);
+    free(sampler->columns);
+    free(sampler->closed);
+    smn_open_window_release(&sampler->window);
+    smn_window_queue_release(&sampler->windows);
+    smn_row_ring_release(&sampler->rows);
+    smn_schema_release(&sampler->schema);
+    free(sampler->disk_paths);
+    if (sampler->environment.sysfs >= 0)
+        close(sampler->environment.sysfs);
+    if (sampler->environment.procfs >= 0)
+        close(sampler->environment.procfs);
+    free(sampler);
+}
+
+int smn_sampler_create_with_clock(const smn_options *options, const smn_clock *clock,
+                                  smn_sampler **out, char *error)
+{
+    smn_sampler *sampler = calloc(1, sizeof *sampler);
+    if (sampler == NULL)
+        return fail(error, -ENOMEM, "sampler", "");
+    sampler->clock = *clock;
+    sampler->interval_ns = options->interval_ns;
+    sampler->samples_per_window = options->samples_per_window;
+    sampler->owner = getpid();
+    sampler->environment.procfs = -1;
+    sampler->environment.sysfs = -1;
+    int code = 0;
+    if (options->interval_ns == 0 || options->samples_per_window == 0)
+        code = fail(error, -EINVAL, "interval_ns, samples_per_window", "0");
+    if (code == 0)
+        code = open_environment(sampler, options, error);
+    if (code == 0)
+        code = open_sources(sampler, options->sources, error);
+    if (code == 0 && (code = lay_out(sampler)) != 0)
+        fail(error, code, "samples_per_window", "no address space for its rows");
+    if (code != 0) {
+        release(sampler);
+        return code;
+    }
+    *out = sampler;
+    return 0;
+}
+
+int smn_sampler_create(const smn_options *options, smn_sampler **sampler, char *error)
+{
+    return smn_sampler_create_with_clock(options, &smn_system_clock, sampler, error);
+}
+
+/* ---- start, stop, destroy ----------------------------------------------- */
+
+/* Where a process has much thread-local storage a small stack is refused; then take the default. */
+static int create_thread(smn_sampler *sampler)
+{
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error != 0)
+        return -error;
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    error = pthread_create(&sampler->thread, &attributes, run, sampler);
+    pthread_attr_destroy(&attributes);
+    if (error == EINVAL)
+        error = pthread_create(&sampler->thread, NULL, run, sampler);
+    return -error;
+}
+
+int smn_sampler_start(smn_sampler *sampler)
+{
+    if (is_inherited(sampler))
+        return -ECHILD;
+    if (sampler->started)
+        return -EALREADY;
+    take_first_reading(sampler);
+    /* The thread inherits the mask: no signal of the program is ever handled on it. */
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = create_thread(sampler);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sampler->started = error == 0;
+    return error;
+}
+
+static uint64_t deadline_after(int64_t timeout_ns)
+{
+    if (timeout_ns < 0)
+        return SMN_NEVER;
+    return smn_system_clock.monotonic_ns(NULL) + (uint64_t)timeout_ns;
+}
+
+int smn_sampler_stop(smn_sampler *sampler, int64_t timeout_ns)
+{
+    if (is_inherited(sampler))
+        return -ECHILD;
+    if (!sampler->started || sampler->joined)
+        return 0;
+    uint64_t deadline_ns = deadline_after(timeout_ns);
+    atomic_store(&sampler->stopping, 1);
+    smn_futex_wake(&sampler->stopping);
+    for (;;) {
+        uint32_t seen = atomic_load(&sampler->windows.changes);
+        if (atomic_load(&sampler->finished) != 0)
+            break;
+        if (smn_window_queue_wait(&sampler->windows, seen, deadline_ns) == -ETIMEDOUT)
+            return -ETIMEDOUT;
+    }
+    pthread_join(sampler->thread, NULL);
+    sampler->joined = true;
+    return 0;
+}
+
+void smn_sampler_destroy(smn_sampler *sampler)
+{
+    if (sampler == NULL)
+        return;
+    /* A thread that hangs in the kernel still uses this memory: better lost than reused. */
+    if (smn_sampler_stop(sampler, DESTROY_PATIENCE_SECONDS * INT64_C(1000000000)) == -ETIMEDOUT)
+        return;
+    release(sampler);
+}
+
+/* ---- what readers call -------------------------------------------------- */
+
+int smn_sampler_series_count(const smn_sampler *sampler)
+{
+    return sampler->schema.series_count;
+}
+
+int smn_sampler_series(const smn_sampler *sampler, int index, smn_series_info *info)
+{
+    if (index < 0 || index >= sampler->schema.series_count)
+        return -EINVAL;
+    const smn_series *series = &sampler->schema.series[index];
+    *info = (smn_series_info){
+        .key = series->spec.key,
+        .unit = series->spec.unit,
+        .source = series->source,
+        .kind = series->spec.kind,
+    };
+    return 0;
+}
+
+static int wait_for_record(smn_sampler *sampler, uint64_t deadline_ns, smn_window_record *record)
+{
+    for (;;) {
+        uint32_t seen = atomic_load(&sampler->windows.changes);
+        /* Read before the queue is: nothing is pushed after it is set. */
+        bool finished = atomic_load(&sampler->finished) != 0 || !sampler->started;
+        if (smn_window_queue_pop(&sampler->windows, record) == 0)
+            return 0;
+        if (finished)
+            return -ESHUTDOWN;
+        int error = smn_window_queue_wait(&sampler->windows, seen, deadline_ns);
+        if (error == -EINTR)
+            return error;
+        if (error == -ETIMEDOUT) /* one came at the last moment, or none */
+            return smn_window_queue_pop(&sampler->windows, record) == 0 ? 0 : -ETIMEDOUT;
+    }
+}
+
+static void describe(const smn_window_head *head, smn_window *window)
+{
+    double end_seconds = (double)head->end_wall_ns * 1e-9;
+    *window = (smn_window){
+        .start_seconds = end_seconds - (double)head->length_ns * 1e-9,
+        .end_seconds = end_seconds,
+        .samples = head->samples,
+        .missed = head->missed,
+        .merged = head->merged,
+    };
+}
+
+int smn_sampler_next_window(smn_sampler *sampler, int64_t timeout_ns, int percentiles,
+                            smn_window *window, smn_statistics *statistics)
+{
+    if (is_inherited(sampler))
+        return -ECHILD;
+    smn_window_record *record = malloc(smn_window_record_bytes(&sampler->schema));
+    if (record == NULL)
+        return -ENOMEM;
+    int error = wait_for_record(sampler, deadline_after(timeout_ns), record);
+    if (error == 0) {
+        describe(&record->head, window);
+        smn_window_statistics(&sampler->schema, record, statistics);
+        if (percentiles) /* where they cannot be had they stay NaN */
+            (void)smn_window_percentiles(&sampler->schema, record, &sampler->rows, statistics);
+    }
+    free(record);
+    return error;
+}
+
+int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters)
+{
+    counters->ticks = atomic_load_explicit(&sampler->ticks, memory_order_relaxed);
+    counters->missed = atomic_load_explicit(&sampler->missed, memory_order_relaxed);
+    counters->merged_windows =
+        atomic_load_explicit(&sampler->windows.merged, memory_order_relaxed);
+    return 0;
+}
+
+int smn_sampler_sources(const smn_sampler *sampler)
+{
+    return sampler->source_count;
+}
+
+int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_stats *stats)
+{
+    if (index < 0 || index >= sampler->source_count)
+        return -EINVAL;
+    const active_source *active = &sampler->sources[index];
+    *stats = (smn_source_stats){
+        .name = active->source->name,
+        .calls = atomic_load_explicit(&active->calls, memory_order_relaxed),
+        .errors = atomic_load_explicit(&active->errors, memory_order_relaxed),
+        .interval_ns = active->divisor * sampler->interval_ns,
+        .total_cost_ns = atomic_load_explicit(&active->total_cost_ns, memory_order_relaxed),
+        .max_cost_ns = atomic_load_explicit(&active->max_cost_ns, memory_order_relaxed),
+    };
+    return 0;
+}

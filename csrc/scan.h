@@ -1,0 +1,88 @@
+/*
+ * Scanners over the text of kernel files. They do no I/O: a cursor over bytes
+ * in, a value out, so they run on a string in a test and in a fuzzer.
+ *
+ * A number that touches the end of the bytes may have been cut there, so it is
+ * refused like any other malformed one: -EBADMSG, and the cursor stays.
+ */
+#ifndef SMN_SCAN_H
+#define SMN_SCAN_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    const char *at;
+    const char *end;
+} smn_cursor;
+
+static inline smn_cursor smn_scan_bytes(const char *bytes, size_t length)
+{
+    return (smn_cursor){bytes, bytes + length};
+}
+
+static inline void smn_scan_spaces(smn_cursor *cursor)
+{
+    while (cursor->at < cursor->end && (*cursor->at == ' ' || *cursor->at == '\t'))
+        cursor->at++;
+}
+
+/* Skips blanks, then takes one unsigned decimal number that a blank or the end of line follows. */
+static inline int smn_scan_u64(smn_cursor *cursor, uint64_t *value)
+{
+    smn_cursor scan = *cursor;
+    smn_scan_spaces(&scan);
+    const char *digits = scan.at;
+    uint64_t number = 0;
+    for (; scan.at < scan.end && *scan.at >= '0' && *scan.at <= '9'; scan.at++) {
+        uint64_t digit = (uint64_t)(*scan.at - '0');
+        if (number > (UINT64_MAX - digit) / 10)
+            return -EBADMSG;
+        number = number * 10 + digit;
+    }
+    if (scan.at == digits || scan.at == scan.end)
+        return -EBADMSG;
+    if (*scan.at != ' ' && *scan.at != '\t' && *scan.at != '\n')
+        return -EBADMSG;
+    *cursor = scan;
+    *value = number;
+    return 0;
+}
+
+/* Steps over count numbers that nobody wants. */
+static inline int smn_scan_skip_numbers(smn_cursor *cursor, int count)
+{
+    uint64_t ignored;
+    int error = 0;
+    while (count-- > 0 && error == 0)
+        error = smn_scan_u64(cursor, &ignored);
+    return error;
+}
+
+/* Takes key if the cursor stands right before it: "Cached:" does not match in "SwapCached:". */
+static inline bool smn_scan_key(smn_cursor *cursor, const char *key)
+{
+    size_t length = strlen(key);
+    if ((size_t)(cursor->end - cursor->at) < length || memcmp(cursor->at, key, length) != 0)
+        return false;
+    cursor->at += length;
+    return true;
+}
+
+/* Splits off the next whole line, without its newline. A last line that has none is not whole. */
+static inline bool smn_scan_line(smn_cursor *cursor, smn_cursor *line)
+{
+    size_t left = (size_t)(cursor->end - cursor->at);
+    const char *newline = left > 0 ? memchr(cursor->at, '\n', left) : NULL;
+    if (newline == NULL)
+        return false;
+    /* The newline stays visible behind the line: it ends the line's last number. */
+    *line = (smn_cursor){cursor->at, newline + 1};
+    cursor->at = newline + 1;
+    return true;
+}
+
+#endif

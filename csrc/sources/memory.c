@@ -1,0 +1,140 @@
+/*
+ * MemTotal:       24689764 kB
+ * MemAvailable:   23922516 kB
+ *
+ * Lines of /proc/meminfo (proc_meminfo(5)), in KiB whatever the unit says.
+ * Kernels before 3.14 and some containers have no MemAvailable.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "../procfile.h"
+#include "../source.h"
+
+enum {
+    MEM_TOTAL,
+    MEM_FREE,
+    MEM_AVAILABLE,
+    BUFFERS,
+    CACHED,
+    SRECLAIMABLE,
+    KEYS
+};
+
+enum {
+    USED_BYTES = 0,
+    USED_PERCENTAGE,
+    COLUMNS
+};
+
+/* In the order of the kernel's file, so that one pass without backtracking finds them. */
+static const char *const keys[KEYS] = {
+    [MEM_TOTAL] = "MemTotal:",   [MEM_FREE] = "MemFree:", [MEM_AVAILABLE] = "MemAvailable:",
+    [BUFFERS] = "Buffers:",      [CACHED] = "Cached:",    [SRECLAIMABLE] = "SReclaimable:",
+};
+
+typedef struct {
+    smn_procfile meminfo;
+} memory_state;
+
+typedef struct {
+    bool present[KEYS];
+    uint64_t kib[KEYS];
+} meminfo;
+
+static const smn_series_spec series[] = {
+    {"system_memory_usage_megabytes", "megabytes", SMN_GAUGE, USED_BYTES, 0, 1e-6, 0.0},
+    {"system_memory_usage_percentage", "percentage", SMN_GAUGE, USED_PERCENTAGE, 0, 1.0, 0.0},
+};
+
+static void memory_close(void *opaque)
+{
+    memory_state *state = opaque;
+    smn_procfile_release(&state->meminfo);
+    free(state);
+}
+
+static int memory_open(const smn_environment *environment, smn_schema *schema, void **opaque)
+{
+    memory_state *state = calloc(1, sizeof *state);
+    if (state == NULL)
+        return -ENOMEM;
+    int error = smn_procfile_init(&state->meminfo, environment->procfs, "meminfo");
+    if (error == 0) {
+        smn_schema_add_columns(schema, COLUMNS);
+        error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
+    }
+    if (error != 0) {
+        memory_close(state);
+        return error;
+    }
+    *opaque = state;
+    return 0;
+}
+
+static void parse_line(smn_cursor line, meminfo *info)
+{
+    for (int key = 0; key < KEYS; key++) {
+        if (info->present[key] || !smn_scan_key(&line, keys[key]))
+            continue;
+        info->present[key] = smn_scan_u64(&line, &info->kib[key]) == 0;
+        return;
+    }
+}
+
+static bool is_complete(const meminfo *info)
+{
+    return info->present[MEM_TOTAL] && info->present[MEM_AVAILABLE];
+}
+
+/* All wanted lines have been seen once MemAvailable has; without it the whole file is searched. */
+static void parse(smn_cursor text, meminfo *info)
+{
+    smn_cursor line;
+    while (!is_complete(info) && smn_scan_line(&text, &line))
+        parse_line(line, info);
+}
+
+/* What is neither free nor can be freed without swapping. */
+static int used_kib(const meminfo *info, uint64_t *used)
+{
+    uint64_t available = info->kib[MEM_AVAILABLE];
+    if (!info->present[MEM_AVAILABLE] || available > info->kib[MEM_TOTAL]) {
+        if (!info->present[MEM_FREE] || !info->present[BUFFERS] || !info->present[CACHED])
+            return -EBADMSG;
+        /* SReclaimable came with 2.6.19: absent, it is part of no sum. */
+        available = info->kib[MEM_FREE] + info->kib[BUFFERS] + info->kib[CACHED] +
+                    info->kib[SRECLAIMABLE];
+    }
+    if (available > info->kib[MEM_TOTAL])
+        return -EBADMSG;
+    *used = info->kib[MEM_TOTAL] - available;
+    return 0;
+}
+
+static int memory_sample(void *opaque, double *columns)
+{
+    memory_state *state = opaque;
+    int error = smn_procfile_read(&state->meminfo);
+    if (error != 0)
+        return error;
+    meminfo info = {0};
+    parse(smn_procfile_text(&state->meminfo), &info);
+    if (!info.present[MEM_TOTAL] || info.kib[MEM_TOTAL] == 0)
+        return -EBADMSG;
+    uint64_t used;
+    error = used_kib(&info, &used);
+    if (error != 0)
+        return error;
+    columns[USED_BYTES] = (double)used * 1024.0;
+    columns[USED_PERCENTAGE] = (double)used / (double)info.kib[MEM_TOTAL] * 100.0;
+    return 0;
+}
+
+const smn_source smn_source_memory = {
+    .name = "memory",
+    .by_default = true,
+    .open = memory_open,
+    .sample = memory_sample,
+    .close = memory_close,
+};

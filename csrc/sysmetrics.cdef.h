@@ -1,0 +1,112 @@
+/*
+ * The public C API, in the subset of C that cffi reads: no #include, no #if.
+ * sysmetrics.h includes this file and the Python extension is generated from
+ * it, so the two cannot drift apart.
+ *
+ * Every function that can fail returns 0 or a negative errno. Handles are not
+ * shared across fork: in a child every call on an inherited handle returns
+ * -ECHILD and smn_sampler_destroy only gives memory back.
+ */
+
+enum {
+    SMN_GAUGE = 0, /* a reading; a window's mean is the mean of its readings */
+    SMN_TOTAL = 1, /* a running total since the start; never falls */
+    SMN_RATE = 2,  /* increase of a counter over the time that passed */
+    SMN_RATIO = 3  /* increase of one counter over the increase of another */
+};
+
+enum {
+    SMN_ERROR_TEXT_BYTES = 256
+};
+
+typedef struct smn_sampler smn_sampler;
+
+typedef struct {
+    uint64_t interval_ns;        /* base tick */
+    uint32_t samples_per_window; /* ticks that make one window */
+    const char *procfs_path;     /* root of procfs, normally "/proc" */
+    const char *sysfs_path;      /* root of sysfs, normally "/sys" */
+    const char *sources;         /* names separated by commas */
+    const char *disk_paths;      /* mount points, one a line; the first has the plain keys */
+} smn_options;
+
+typedef struct {
+    const char *key;    /* as in the catalogue, e.g. "cpu_utilization_percentage" */
+    const char *unit;   /* e.g. "percentage", "megabytes" */
+    const char *source; /* name of the source that reads it */
+    int kind;           /* SMN_GAUGE … SMN_RATIO */
+} smn_series_info;
+
+typedef struct {
+    double start_seconds; /* Unix time; the end minus the monotonic length */
+    double end_seconds;   /* Unix time of the last tick */
+    uint64_t samples;     /* ticks taken */
+    uint64_t missed;      /* ticks skipped because the machine was late */
+    uint64_t merged;      /* windows that were folded into this one */
+} smn_window;
+
+/* Statistics of one series in one window; NaN where there is no value. */
+typedef struct {
+    double mean;
+    double min;
+    double max;
+    double last;
+    double p50;
+    double p95;
+    double p99;
+} smn_statistics;
+
+typedef struct {
+    uint64_t ticks;
+    uint64_t missed;
+    uint64_t merged_windows;
+} smn_counters;
+
+typedef struct {
+    const char *name;
+    uint64_t calls;
+    uint64_t errors; /* calls that failed, each an absent value */
+    uint64_t interval_ns;
+    uint64_t total_cost_ns;
+    uint64_t max_cost_ns;
+} smn_source_stats;
+
+/* The table of sources: 0 ≤ index < smn_source_count(). */
+int smn_source_count(void);
+const char *smn_source_name(int index);
+int smn_source_is_default(int index);
+
+/*
+ * Opens the sources and lays out the rings; no thread runs yet. On failure
+ * error (of SMN_ERROR_TEXT_BYTES) says in one sentence what is wrong.
+ */
+int smn_sampler_create(const smn_options *options, smn_sampler **sampler, char *error);
+
+/* Takes the first reading on the calling thread, then starts `smn-host`. */
+int smn_sampler_start(smn_sampler *sampler);
+
+/*
+ * Takes a last reading, closes the open window and ends the thread. Waits at
+ * most timeout_ns for it; -ETIMEDOUT when a kernel call holds it up.
+ */
+int smn_sampler_stop(smn_sampler *sampler, int64_t timeout_ns);
+
+/* Stops if need be and gives everything back. NULL is allowed. */
+void smn_sampler_destroy(smn_sampler *sampler);
+
+int smn_sampler_series_count(const smn_sampler *sampler);
+int smn_sampler_series(const smn_sampler *sampler, int index, smn_series_info *info);
+
+/*
+ * Takes the oldest window that nobody has taken: 0 and *window and
+ * statistics[series_count] filled; -ETIMEDOUT when none came within timeout_ns
+ * (< 0: no limit); -EINTR after a signal; -ESHUTDOWN when the sampler has
+ * stopped and all windows were taken. Percentiles cost a sort of the window's
+ * rows on the calling thread; they are left NaN unless asked for.
+ */
+int smn_sampler_next_window(smn_sampler *sampler, int64_t timeout_ns, int percentiles,
+                            smn_window *window, smn_statistics *statistics);
+
+int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters);
+int smn_sampler_sources(const smn_sampler *sampler);
+int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_stats *stats);
