@@ -57,6 +57,10 @@ static int split_paths(disk_state *state, const char *lines)
     return state->count > 0 ? 0 : -ENODATA;
 }
 
+/* The portable ones of those that MLflow allows in a key. */
+static const char KEY_CHARACTERS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                     "0123456789_.-";
+
 /* "/data/scratch" is "_data_scratch" behind the plain key; "/" beside other paths is "_root". */
 static char *suffixed_key(const char *key, const char *path)
 {
@@ -66,7 +70,7 @@ static char *suffixed_key(const char *key, const char *path)
     if (asprintf(&suffixed, "%s_%s", key, *path != '\0' ? path : "root") < 0)
         return NULL;
     for (char *at = suffixed; *at != '\0'; at++) {
-        if (*at == '/')
+        if (strchr(KEY_CHARACTERS, *at) == NULL)
             *at = '_';
     }
     return suffixed;

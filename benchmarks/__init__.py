@@ -1,0 +1,1 @@
+"""Side by side: this package, MLflow's own monitor, psutil and bare system calls."""

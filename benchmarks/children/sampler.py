@@ -1,0 +1,65 @@
+"""sampler RATE SECONDS BACKEND SOURCES PROCFS: our Sampler, drained by the main thread.
+
+Prints the CPU time of its sampling thread, the ticks in it, and the mean cost of each source.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from sysmetrics_native import Sampler
+
+from benchmarks.children import own_process
+
+WARM_UP_SECONDS = 0.3
+
+
+def drain(sampler: Sampler, seconds: float) -> None:
+    """Takes windows as they come, as the MLflow monitor does."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        sampler.next_window(timeout=left)
+
+
+def sampling_threads(before: set[int], backend: str) -> set[int]:
+    """The threads that the sampler started; of the native backend the one with the known name."""
+    threads = own_process.thread_ids() - before
+    if backend == "native":
+        threads &= own_process.threads_named(own_process.NATIVE_THREAD)
+    if not threads:
+        sys.exit(f"no sampling thread found (backend {backend})")
+    return threads
+
+
+def main(rate: float, seconds: float, backend: str, sources: str, procfs: str) -> None:
+    """Runs the sampler and prints what it took."""
+    roots = {} if procfs == "/proc" else {"procfs_path": procfs}
+    before = own_process.thread_ids()
+    with Sampler(
+        interval=1.0 / rate,
+        samples_per_window=round(rate),
+        backend=backend,
+        sources=sources.split(","),
+        **roots,
+    ) as sampler:
+        drain(sampler, WARM_UP_SECONDS)
+        threads = sampling_threads(before, backend)
+        cpu, ticks = own_process.cpu_ns(threads), sampler.stats()["ticks"]
+        drain(sampler, seconds)
+        cpu, ticks = own_process.cpu_ns(threads) - cpu, sampler.stats()["ticks"] - ticks
+        stats = sampler.stats()
+    figures: dict[str, float] = {
+        "cpu_us_per_tick": cpu / ticks / 1e3,
+        "core_percent": cpu / seconds / 1e7,
+        "ticks": ticks,
+        "missed": stats["missed"],
+    }
+    for name, source in stats["sources"].items():
+        figures[f"{name}_cost_us"] = source["mean_cost_seconds"] * 1e6
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:6])

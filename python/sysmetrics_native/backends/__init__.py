@@ -1,0 +1,90 @@
+"""Where windows come from: the native core, or psutil where that is not built."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from sysmetrics_native.window import SeriesInfo, Window
+
+
+class SamplingOptions(NamedTuple):
+    """What a backend is built from; validated by `settings`."""
+
+    interval: float
+    samples_per_window: int
+    sources: tuple[str, ...]
+    """Names as the user gave them, groups and drops included."""
+    disk_paths: tuple[str, ...]
+    procfs_path: str
+    sysfs_path: str
+
+
+class Backend(Protocol):
+    """One sampling thread and the windows it has closed.
+
+    In a process forked from the one that made it every method returns at once and does nothing.
+    """
+
+    schema: tuple[SeriesInfo, ...]
+
+    def __init__(self, options: SamplingOptions) -> None:
+        """Opens the sources; raises `ValueError` for what this machine or backend cannot do."""
+
+    def start(self) -> None:
+        """Takes the first reading and starts the thread."""
+
+    def stop(self, timeout: float) -> bool:
+        """Takes a last reading, closes the open window, ends the thread; False if it hangs."""
+
+    def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
+        """The oldest window not yet taken; `None` after the timeout (seconds) or after stop."""
+
+    def stats(self) -> dict[str, Any]:
+        """See `Sampler.stats`."""
+
+
+def is_native_built() -> bool:
+    """Whether this installation has the C extension and it can be loaded here."""
+    try:
+        importlib.import_module("sysmetrics_native._native")
+    except ImportError:
+        return False
+    return True
+
+
+def choose_backend(name: str) -> type[Backend]:
+    """The backend class that `auto`, `native` or `psutil` means here.
+
+    Raises:
+        ValueError: native was asked for, and this installation has no C extension.
+    """
+    if name == "auto":
+        name = "native" if is_native_built() else "psutil"
+    if name == "native":
+        if not is_native_built():
+            raise ValueError(
+                f"backend must be psutil or auto here, got 'native': this installation has no C "
+                f"extension for {sys.platform}"
+            )
+        from sysmetrics_native.backends.native import NativeBackend
+
+        return NativeBackend
+    from sysmetrics_native.backends.psutil import PsutilBackend
+
+    return PsutilBackend
+
+
+def source_stats(
+    calls: int, errors: int, interval: float, total_cost: float, max_cost: float
+) -> Mapping[str, int | float]:
+    """The entry of one source in `Sampler.stats`."""
+    return {
+        "calls": calls,
+        "errors": errors,
+        "interval_seconds": interval,
+        "mean_cost_seconds": total_cost / calls if calls else 0.0,
+        "max_cost_seconds": max_cost,
+    }

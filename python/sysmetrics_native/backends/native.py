@@ -1,0 +1,172 @@
+"""The C core behind the `Backend` protocol."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from typing import Any
+
+from sysmetrics_native._native import ffi, lib
+from sysmetrics_native.backends import SamplingOptions, source_stats
+from sysmetrics_native.settings import resolve_sources
+from sysmetrics_native.window import Series, SeriesInfo, Window
+
+_KINDS = {
+    lib.SMN_GAUGE: "gauge",
+    lib.SMN_TOTAL: "total",
+    lib.SMN_RATE: "rate",
+    lib.SMN_RATIO: "ratio",
+}
+
+_NS_PER_SECOND = 1_000_000_000
+_LONGEST_WAIT_SECONDS = 1e9
+_SIGNAL_CHECK_SECONDS = 0.5
+
+
+def known_sources() -> dict[str, bool]:
+    """Every source of the C core, and whether it is part of `default`."""
+    return {
+        _text(lib.smn_source_name(i)): bool(lib.smn_source_is_default(i))
+        for i in range(lib.smn_source_count())
+    }
+
+
+def _text(string: Any) -> str:
+    return str(ffi.string(string).decode())
+
+
+def _present(value: float) -> float | None:
+    return None if value != value else value  # noqa: PLR0124  # NaN is what differs from itself
+
+
+class NativeBackend:
+    """A sampler of the C core. See `Backend`."""
+
+    schema: tuple[SeriesInfo, ...]
+
+    def __init__(self, options: SamplingOptions) -> None:
+        strings = {
+            "procfs_path": os.fsencode(options.procfs_path),
+            "sysfs_path": os.fsencode(options.sysfs_path),
+            "sources": ",".join(resolve_sources(options.sources, known_sources())).encode(),
+            "disk_paths": os.fsencode("\n".join(options.disk_paths)),
+        }
+        kept = {name: ffi.new("char[]", value) for name, value in strings.items()}
+        native_options = ffi.new(
+            "smn_options *",
+            {
+                "interval_ns": round(options.interval * _NS_PER_SECOND),
+                "samples_per_window": options.samples_per_window,
+                **kept,
+            },
+        )
+        out = ffi.new("smn_sampler **")
+        error = ffi.new("char[]", lib.SMN_ERROR_TEXT_BYTES)
+        if lib.smn_sampler_create(native_options, out, error) != 0:
+            raise ValueError(_text(error))
+        # Freed with the last reference, so not under a thread that is still inside a call.
+        self._handle = ffi.gc(out[0], lib.smn_sampler_destroy)
+        self._lifecycle = threading.Lock()
+        self._pid = os.getpid()
+        self.schema = tuple(self._describe_series())
+        self._keys = [info.key for info in self.schema]
+
+    def _describe_series(self) -> list[SeriesInfo]:
+        info = ffi.new("smn_series_info *")
+        series = []
+        for index in range(lib.smn_sampler_series_count(self._handle)):
+            lib.smn_sampler_series(self._handle, index, info)
+            series.append(
+                SeriesInfo(
+                    _text(info.key), _text(info.unit), _text(info.source), _KINDS[info.kind]
+                )
+            )
+        return series
+
+    def start(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        with self._lifecycle:
+            code = lib.smn_sampler_start(self._handle)
+        if code not in (0, -errno.EALREADY):
+            raise OSError(-code, f"cannot start the sampling thread: {os.strerror(-code)}")
+
+    def stop(self, timeout: float) -> bool:
+        if os.getpid() != self._pid:
+            return True
+        with self._lifecycle:
+            return bool(lib.smn_sampler_stop(self._handle, _nanoseconds(timeout)) == 0)
+
+    def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
+        window = ffi.new("smn_window *")
+        statistics = ffi.new("smn_statistics[]", len(self._keys))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = _next_wait(deadline)
+            code = lib.smn_sampler_next_window(
+                self._handle, _nanoseconds(wait), percentiles, window, statistics
+            )
+            if code == 0:
+                return self._to_window(window, statistics)
+            if code in (-errno.ESHUTDOWN, -errno.ECHILD):
+                return None
+            if code == -errno.ENOMEM:
+                raise MemoryError("no memory for a window")
+            # A signal came, whose handler Python runs between the calls, or the time is over.
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+
+    def _to_window(self, window: Any, statistics: Any) -> Window:
+        series = {}
+        for key, one in zip(self._keys, statistics, strict=True):
+            values = (one.mean, one.min, one.max, one.last, one.p50, one.p95, one.p99)
+            series[key] = Series(*map(_present, values))
+        return Window(
+            series,
+            start=window.start_seconds,
+            end=window.end_seconds,
+            samples=window.samples,
+            missed=window.missed,
+            merged=window.merged,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        counters = ffi.new("smn_counters *")
+        lib.smn_sampler_counters(self._handle, counters)
+        source = ffi.new("smn_source_stats *")
+        sources = {}
+        for index in range(lib.smn_sampler_sources(self._handle)):
+            lib.smn_sampler_source_stats(self._handle, index, source)
+            sources[_text(source.name)] = source_stats(
+                source.calls,
+                source.errors,
+                source.interval_ns / _NS_PER_SECOND,
+                source.total_cost_ns / _NS_PER_SECOND,
+                source.max_cost_ns / _NS_PER_SECOND,
+            )
+        return {
+            "ticks": counters.ticks,
+            "missed": counters.missed,
+            "merged_windows": counters.merged_windows,
+            "sources": sources,
+        }
+
+
+def _nanoseconds(seconds: float | None) -> int:
+    if seconds is None:
+        return -1
+    return round(max(0.0, min(seconds, _LONGEST_WAIT_SECONDS)) * _NS_PER_SECOND)
+
+
+def _next_wait(deadline: float | None) -> float | None:
+    """How long the next call may block.
+
+    A signal interrupts the wait, except one that comes just before it begins; only the main thread
+    runs handlers, so only there the wait is cut into slices.
+    """
+    left = None if deadline is None else deadline - time.monotonic()
+    if threading.current_thread() is threading.main_thread():
+        return _SIGNAL_CHECK_SECONDS if left is None else min(left, _SIGNAL_CHECK_SECONDS)
+    return left

@@ -1,0 +1,178 @@
+"""The fallback where the C core is not built: psutil, read by a Python thread."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from sysmetrics_native.backends import SamplingOptions, source_stats
+from sysmetrics_native.backends.fold import ClosedWindow, Fold, OpenWindow, Reading
+from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.settings import resolve_sources
+from sysmetrics_native.window import SeriesInfo, Window
+
+_WINDOWS_KEPT = 64
+"""Closed windows that wait for a reader before the oldest merge."""
+
+
+class _ActiveSource:
+    """A source at work, and what it costs."""
+
+    def __init__(self, source: Source, interval: float) -> None:
+        self.source = source
+        self.divisor = max(1, math.ceil(source.min_interval / interval))
+        self.interval = self.divisor * interval
+        self.next_tick = 0
+        self.calls = 0
+        self.errors = 0
+        self.total_cost = 0.0
+        self.max_cost = 0.0
+
+    def sample(self, tick: int) -> dict[str, Reading]:
+        before = time.perf_counter()
+        readings: dict[str, Reading] = {}
+        try:
+            readings.update(self.source.sample())
+        except Exception:  # whatever psutil raises is an absent value, counted, and no more
+            self.errors += 1
+        cost = time.perf_counter() - before
+        self.calls += 1
+        self.total_cost += cost
+        self.max_cost = max(self.max_cost, cost)
+        self.next_tick = (tick // self.divisor + 1) * self.divisor
+        return readings
+
+
+class PsutilBackend:
+    """A sampler that reads through psutil. See `Backend`."""
+
+    schema: tuple[SeriesInfo, ...]
+
+    def __init__(self, options: SamplingOptions) -> None:
+        for name, value, usual in (
+            ("procfs_path", options.procfs_path, "/proc"),
+            ("sysfs_path", options.sysfs_path, "/sys"),
+        ):
+            if value != usual:
+                raise ValueError(
+                    f"{name} must be {usual} with the psutil backend, which reads the live "
+                    f"system only, got {value!r}"
+                )
+        names = resolve_sources(options.sources, dict.fromkeys(SOURCES, True))
+        self._interval = options.interval
+        self._samples_per_window = options.samples_per_window
+        self._sources = {
+            name: _ActiveSource(SOURCES[name](options.disk_paths), options.interval)
+            for name in names
+        }
+        specs = [spec for active in self._sources.values() for spec in active.source.specs]
+        self.schema = tuple(spec.info for spec in specs)
+        self._folds = {spec.info.key: Fold(spec, None) for spec in specs}
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._windows: deque[ClosedWindow] = deque()
+        self._changed = threading.Condition()  # guards _windows and _finished
+        self._finished = False
+        self._ticks = 0
+        self._missed = 0
+        self._merged = 0
+
+    # ---- the thread -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if os.getpid() != self._pid or self._thread is not None:
+            return
+        # Where the thread's own clocks start; the monotonic clock of a backend never steps.
+        self._start_time = time.monotonic()
+        self._open = OpenWindow(self._folds, first_tick=0, start=self._start_time)
+        for key, reading in self._read(0, everything=True).items():
+            self._folds[key].previous = reading
+        self._window_end_tick = self._samples_per_window
+        self._thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            # The next deadline on the grid: those that passed while we were late are skipped.
+            deadline = self._start_time + (self._tick_at(time.monotonic()) + 1) * self._interval
+            stopping = self._stopping.wait(max(0.0, deadline - time.monotonic()))
+            self._take_tick(last=stopping)
+            if stopping:
+                break
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def _tick_at(self, now: float) -> int:
+        # A deadline that is a fraction of a microsecond ahead has come: sleeps end there.
+        return int((now - self._start_time + 1e-6) / self._interval)
+
+    def _read(self, tick: int, *, everything: bool) -> dict[str, Reading]:
+        readings: dict[str, Reading] = {}
+        for active in self._sources.values():
+            if everything or tick >= active.next_tick:
+                readings.update(active.sample(tick))
+        return readings
+
+    def _take_tick(self, *, last: bool) -> None:
+        now, wall = time.monotonic(), time.time()
+        tick = self._tick_at(now)
+        closes = tick >= self._window_end_tick
+        # Every source is read at a window's last tick, so that no short window lacks a value.
+        self._open.add(self._read(tick, everything=closes or last))
+        self._ticks += 1
+        if closes or last:
+            self._push(self._open.close(tick, now, wall, partial=not closes))
+            self._open = self._open.next(tick, now)
+            self._window_end_tick = (
+                tick // self._samples_per_window + 1
+            ) * self._samples_per_window
+
+    def _push(self, window: ClosedWindow) -> None:
+        self._missed += window.missed
+        with self._changed:
+            if len(self._windows) == _WINDOWS_KEPT:
+                oldest = self._windows.popleft()
+                self._windows[0].merge_older(oldest)
+                self._merged += 1
+            self._windows.append(window)
+            self._changed.notify_all()
+
+    # ---- what others call -----------------------------------------------------------------------
+
+    def stop(self, timeout: float) -> bool:
+        if os.getpid() != self._pid or self._thread is None:
+            return True
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
+        if os.getpid() != self._pid:  # before the lock, which may have been held at the fork
+            return None
+        with self._changed:
+            self._changed.wait_for(lambda: self._windows or self._finished, timeout)
+            closed = self._windows.popleft() if self._windows else None
+        return None if closed is None else closed.window(percentiles=percentiles)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "ticks": self._ticks,
+            "missed": self._missed,
+            "merged_windows": self._merged,
+            "sources": {
+                name: source_stats(
+                    active.calls,
+                    active.errors,
+                    active.interval,
+                    active.total_cost,
+                    active.max_cost,
+                )
+                for name, active in self._sources.items()
+            },
+        }

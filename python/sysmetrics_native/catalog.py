@@ -1,0 +1,60 @@
+"""From series to MLflow metrics: names, statistics, rounding."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from sysmetrics_native.window import SeriesInfo, Window
+
+STATISTICS = ("mean", "min", "max", "p50", "p95", "p99", "last")
+
+METRIC_PREFIX = "system/"
+
+_NOT_IN_NODE_ID = re.compile(r"[^\w\-. ]")
+_NOT_IN_DISK_SUFFIX = re.compile(rb"[^A-Za-z0-9_.-]")
+_NODE_ID_LENGTH = 128  # of the 250 characters that a key may have
+
+
+def clean_node_id(node_id: str) -> str:
+    """The node id with what MLflow refuses in a metric's key taken out.
+
+    MLflow allows letters, digits, ``_ - .`` and spaces, and takes a key for a path that must be in
+    its normal form: no empty part, no ``.`` and no ``..``. (It allows colons too, but not in its
+    older releases and not on Windows.)
+    """
+    parts = (_NOT_IN_NODE_ID.sub("_", part.strip()) for part in node_id[:_NODE_ID_LENGTH].split("/"))
+    return "/".join(part for part in parts if part.strip("._- "))
+
+
+def disk_key_suffix(path: str) -> str:
+    """What tells the disk metrics of a further path: ``/data/scratch`` gives ``_data_scratch``."""
+    cleaned = _NOT_IN_DISK_SUFFIX.sub(b"_", os.fsencode(path).strip(b"/"))
+    return f"_{cleaned.decode() or 'root'}"
+
+
+def metric_prefix(node_id: str | None) -> str:
+    """``system/``, or ``system/<node>/``."""
+    return METRIC_PREFIX if node_id is None else f"{METRIC_PREFIX}{node_id}/"
+
+
+def metrics_of(
+    window: Window, schema: Iterable[SeriesInfo], statistics: Iterable[str]
+) -> Iterator[tuple[str, float]]:
+    """The metrics that MLflow is to log for a window, without their prefix.
+
+    The mean has the plain key, any other statistic ``<key>_<statistic>``. A running total stands
+    for itself: under the plain key its value at the end of the window, unrounded; everything else
+    is rounded to one decimal, as MLflow does. What is absent is left out.
+    """
+    statistics = tuple(statistics)
+    for info in schema:
+        series = window[info.key]
+        is_total = info.kind == "total"
+        for statistic in statistics:
+            plain = statistic == "mean"
+            value: float | None = getattr(series, "last" if is_total and plain else statistic)
+            if value is not None:
+                key = info.key if plain else f"{info.key}_{statistic}"
+                yield key, value if is_total else round(value, 1)

@@ -1,0 +1,145 @@
+"""`Sampler`: windows of host metrics, with or without MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+from sysmetrics_native import settings
+from sysmetrics_native.backends import SamplingOptions, choose_backend
+from sysmetrics_native.window import SeriesInfo, Window
+
+_STOP_TIMEOUT_SECONDS = 5.0
+
+
+class Sampler:
+    """Samples this machine on a thread of its own and hands out aggregated windows.
+
+    ```python
+    with Sampler(interval=0.001, samples_per_window=1000) as sampler:
+        for window in sampler.windows(timeout=2.0):
+            print(window["cpu_utilization_percentage"].mean)
+    ```
+
+    Args:
+        interval: seconds between two ticks, 0.001 to 3600.
+        samples_per_window: ticks that make one window, 1 to 1,000,000.
+        backend: ``native``, ``psutil`` or ``auto``.
+        sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
+            or ``-name`` to drop one.
+        disk_paths: mount points for the disk space metrics; the first has the plain keys.
+        procfs_path, sysfs_path: roots of the kernel's file systems.
+
+    What is left out comes from `configure()`, then from ``SYSMETRICS_NATIVE_<OPTION>``, then from
+    the default.
+
+    Raises:
+        ValueError: an argument, or an environment variable, is not allowed. The message names it,
+            its value and what is.
+
+    A process that is forked from this one has no sampling thread: there the sampler has no windows,
+    and `stop()` returns at once.
+    """
+
+    def __init__(
+        self,
+        interval: float = 10.0,
+        samples_per_window: int = 1,
+        *,
+        backend: str | None = None,
+        sources: str | Iterable[str] | None = None,
+        disk_paths: str | Iterable[str] | None = None,
+        procfs_path: str | os.PathLike[str] | None = None,
+        sysfs_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        options = SamplingOptions(
+            interval=settings.parse_interval("interval", interval),
+            samples_per_window=settings.parse_samples("samples_per_window", samples_per_window),
+            sources=settings.option("sources", sources),
+            disk_paths=settings.option("disk_paths", disk_paths),
+            procfs_path=settings.option("procfs_path", procfs_path),
+            sysfs_path=settings.option("sysfs_path", sysfs_path),
+        )
+        name = settings.option("backend", backend)
+        self._backend = choose_backend(name)(options)
+        self._started = False
+
+    @property
+    def schema(self) -> tuple[SeriesInfo, ...]:
+        """What each window holds: key, unit, source and kind of every series."""
+        return self._backend.schema
+
+    def start(self) -> None:
+        """Take the first reading, which counters start from, and begin to sample.
+
+        Raises:
+            OSError: the system gives no further thread.
+        """
+        self._backend.start()
+        self._started = True
+
+    def stop(self, timeout: float = _STOP_TIMEOUT_SECONDS) -> bool:
+        """Take a last reading, close the window that is open, and end the thread.
+
+        Windows that nobody has taken can still be taken. Harmless when not running.
+
+        Args:
+            timeout: seconds to wait for a reading that hangs in the kernel.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        return self._backend.stop(timeout)
+
+    def next_window(
+        self, timeout: float | None = None, *, percentiles: bool = True
+    ) -> Window | None:
+        """The oldest window that nobody has taken; waits for it without the GIL.
+
+        Args:
+            timeout: seconds to wait; `None` for as long as the sampler runs.
+            percentiles: whether to compute them, which sorts the window's rows.
+
+        Returns:
+            The window, or `None` after the timeout or when the sampler has stopped and all windows
+            were taken.
+
+        Raises:
+            RuntimeError: the sampler was never started.
+        """
+        if not self._started:
+            raise RuntimeError("the sampler is not running: use it in `with`, or call start()")
+        return self._backend.next_window(timeout, percentiles=percentiles)
+
+    def windows(
+        self, timeout: float | None = None, *, percentiles: bool = True
+    ) -> Iterator[Window]:
+        """Windows as they close, until the sampler stops or none came for `timeout` seconds."""
+        while (window := self.next_window(timeout, percentiles=percentiles)) is not None:
+            yield window
+
+    def stats(self) -> dict[str, Any]:
+        """How sampling itself is doing, since the start.
+
+        Returns:
+            ``{"ticks", "missed", "merged_windows", "sources": {name: {"calls", "errors",
+            "interval_seconds", "mean_cost_seconds", "max_cost_seconds"}}}``: ticks taken and
+            skipped, windows merged because nobody took them, and for each source how often it was
+            read, how often that failed, how far apart its readings are, and what one costs in
+            seconds of the sampling thread's time.
+        """
+        return self._backend.stats()
+
+    def __enter__(self) -> Sampler:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

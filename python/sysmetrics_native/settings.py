@@ -1,0 +1,320 @@
+"""Every setting, validated in one place.
+
+An option is looked up in this order: argument, `configure()`, the environment variable
+``SYSMETRICS_NATIVE_<OPTION>``, default. MLflow's own variables keep MLflow's rule: there the
+environment beats the constructor's arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sysmetrics_native import catalog
+
+ENVIRONMENT_PREFIX = "SYSMETRICS_NATIVE_"
+
+MLFLOW_ENABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+MLFLOW_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
+MLFLOW_SAMPLES = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
+MLFLOW_NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
+
+MIN_INTERVAL_SECONDS = 0.001
+MAX_INTERVAL_SECONDS = 3600.0
+MAX_SAMPLES_PER_WINDOW = 1_000_000
+MAX_SHUTDOWN_TIMEOUT_SECONDS = 3600.0
+
+
+# ---- values -------------------------------------------------------------------------------------
+
+
+def _refuse(name: str, allowed: str, value: object) -> ValueError:
+    return ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def _number(name: str, value: object, low: float, high: float, unit: str) -> float:
+    allowed = f"a number of {unit} from {low:g} to {high:g}"
+    if isinstance(value, bool):
+        raise _refuse(name, allowed, value)
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever float() takes, text included
+    except (TypeError, ValueError, OverflowError):
+        raise _refuse(name, allowed, value) from None
+    if not low <= number <= high:  # false for NaN, too
+        raise _refuse(name, allowed, value)
+    return number
+
+
+def parse_interval(name: str, value: object) -> float:
+    """Seconds between two ticks."""
+    return _number(name, value, MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS, "seconds")
+
+
+def parse_samples(name: str, value: object) -> int:
+    """Ticks that make one window."""
+    allowed = f"a whole number from 1 to {MAX_SAMPLES_PER_WINDOW}"
+    if isinstance(value, bool):
+        raise _refuse(name, allowed, value)
+    try:
+        number = int(value)  # type: ignore[call-overload]  # whatever int() takes, text included
+        exact = isinstance(value, str) or number == value
+    except (TypeError, ValueError, OverflowError):
+        raise _refuse(name, allowed, value) from None
+    if not exact or not 1 <= number <= MAX_SAMPLES_PER_WINDOW:
+        raise _refuse(name, allowed, value)
+    return int(number)
+
+
+def _parse_bool(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    texts = {"true": True, "1": True, "false": False, "0": False}
+    try:
+        return texts[str(value).strip().lower()]
+    except KeyError:
+        raise _refuse(name, "true or false", value) from None
+
+
+def _parse_backend(name: str, value: object) -> str:
+    if value not in ("auto", "native", "psutil"):
+        raise _refuse(name, "one of auto, native, psutil", value)
+    return str(value)
+
+
+def _parse_names(name: str, value: object) -> tuple[str, ...]:
+    """A list of names, or text with commas between them."""
+    allowed = "a list of names, or text with commas between them"
+    if isinstance(value, str):
+        names = [part.strip() for part in value.split(",")]
+    elif isinstance(value, Iterable):
+        names = list(value)
+    else:
+        raise _refuse(name, allowed, value)
+    if not names or not all(isinstance(part, str) and part for part in names):
+        raise _refuse(name, allowed, value)
+    return tuple(dict.fromkeys(names))
+
+
+def _parse_statistics(name: str, value: object) -> tuple[str, ...]:
+    statistics = _parse_names(name, value)
+    for statistic in statistics:
+        if statistic not in catalog.STATISTICS:
+            raise _refuse(name, f"any of {', '.join(catalog.STATISTICS)}", statistic)
+    return statistics
+
+
+def _parse_disk_paths(name: str, value: object) -> tuple[str, ...]:
+    paths = _parse_names(name, value)
+    owners: dict[str, str] = {}
+    for path in paths:
+        # Not looked up here: to stat a dead network mount can hang for ever.
+        if not os.path.isabs(path) or "\n" in path:
+            raise _refuse(name, "absolute paths of mount points", path)
+    paths = tuple(dict.fromkeys(os.path.normpath(path) for path in paths))
+    for path in paths[1:]:
+        suffix = catalog.disk_key_suffix(path)
+        if suffix in owners:
+            allowed = f"paths that differ in more than punctuation ({owners[suffix]!r} is there)"
+            raise _refuse(name, allowed, path)
+        owners[suffix] = path
+    return paths
+
+
+def _parse_directory(name: str, value: object) -> str:
+    try:
+        path = os.fspath(value)  # type: ignore[call-overload]  # refused below if it is no path
+    except TypeError:
+        path = None
+    if not isinstance(path, str) or not os.path.isdir(path):
+        raise _refuse(name, "a directory that exists", value)
+    return path
+
+
+def _parse_timeout(name: str, value: object) -> float:
+    return _number(name, value, 0.0, MAX_SHUTDOWN_TIMEOUT_SECONDS, "seconds")
+
+
+def _parse_node_id(name: str, value: object) -> str:
+    node_id = catalog.clean_node_id(str(value))
+    if not node_id:
+        raise _refuse(name, "text with at least one letter or digit", value)
+    return node_id
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    parse: Callable[[str, object], Any]
+    default: Any
+
+
+_OPTIONS: Mapping[str, _Option] = {
+    "enabled": _Option(_parse_bool, True),
+    "backend": _Option(_parse_backend, "auto"),
+    "sources": _Option(_parse_names, ("default",)),
+    "statistics": _Option(_parse_statistics, ("mean",)),
+    "disk_paths": _Option(_parse_disk_paths, (os.sep,)),
+    "procfs_path": _Option(_parse_directory, "/proc"),
+    "sysfs_path": _Option(_parse_directory, "/sys"),
+    "shutdown_timeout": _Option(_parse_timeout, 10.0),
+    "node_id": _Option(_parse_node_id, None),
+}
+
+_configured: dict[str, Any] = {}
+
+
+def configure(**options: Any) -> None:
+    """Set options for this process; ``None`` goes back to the environment or the default.
+
+    Args:
+        **options: ``enabled``, ``backend`` (auto, native, psutil), ``sources``, ``statistics``
+            (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``procfs_path``,
+            ``sysfs_path``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
+
+    Raises:
+        ValueError: an unknown option, or a value that is not allowed; nothing is set then.
+    """
+    parsed = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise ValueError(
+                f"configure() has no option {name!r}; there are {', '.join(sorted(_OPTIONS))}"
+            )
+        parsed[name] = None if value is None else _OPTIONS[name].parse(name, value)
+    for name, value in parsed.items():
+        if value is None:
+            _configured.pop(name, None)
+        else:
+            _configured[name] = value
+
+
+def reset() -> None:
+    """Forget everything that `configure()` was told."""
+    _configured.clear()
+
+
+def option(name: str, argument: object = None) -> Any:
+    """The value of an option that is in force.
+
+    Raises:
+        ValueError: the argument, or the environment variable, is not allowed.
+    """
+    parse, default = _OPTIONS[name]
+    if argument is not None:
+        return parse(name, argument)
+    if name in _configured:
+        return _configured[name]
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    text = os.environ.get(variable)
+    if text is not None:
+        return parse(variable, text)
+    return default
+
+
+def resolve_sources(names: Iterable[str], known: Mapping[str, bool]) -> tuple[str, ...]:
+    """The sources that a list of names selects, in the order of `known`.
+
+    Args:
+        names: source names, ``default``, ``all``, and ``-name`` to drop one; drops alone are
+            taken from the default.
+        known: every source that the backend has, and whether it is part of ``default``.
+
+    Raises:
+        ValueError: an unknown name, or nothing left.
+    """
+    names = list(names)
+    chosen: set[str] = set()
+    if all(name.startswith("-") for name in names):
+        names.insert(0, "default")
+    for name in names:
+        bare = name.removeprefix("-")
+        if bare in ("default", "all"):
+            group = {source for source, on in known.items() if on or bare == "all"}
+        elif bare in known:
+            group = {bare}
+        else:
+            raise _refuse("sources", f"any of default, all, {', '.join(known)}", name)
+        chosen = chosen - group if name.startswith("-") else chosen | group
+    if not chosen:
+        raise _refuse("sources", "names that leave at least one source", ",".join(names))
+    return tuple(source for source in known if source in chosen)
+
+
+# ---- MLflow's own switches ----------------------------------------------------------------------
+
+
+def mlflow_interval(argument: object) -> float:
+    """The sampling interval as MLflow decides it: its variable beats the argument."""
+    text = os.environ.get(MLFLOW_INTERVAL)
+    if text is not None:
+        return parse_interval(MLFLOW_INTERVAL, text)
+    return parse_interval("sampling_interval", argument)
+
+
+def mlflow_samples(argument: object) -> int:
+    """The samples of a window as MLflow decides it: its variable beats the argument."""
+    text = os.environ.get(MLFLOW_SAMPLES)
+    if text is not None:
+        return parse_samples(MLFLOW_SAMPLES, text)
+    return parse_samples("samples_before_logging", argument)
+
+
+def mlflow_node_id(argument: str | None) -> str | None:
+    """The node id: MLflow's variable, then the argument, then the option `node_id`."""
+    text = os.environ.get(MLFLOW_NODE_ID)
+    if text:
+        return _parse_node_id(MLFLOW_NODE_ID, text)
+    value: str | None = option("node_id", argument or None)
+    return value
+
+
+def enable_system_metrics_logging() -> None:
+    """Log system metrics of every run, as `mlflow.enable_system_metrics_logging` does."""
+    os.environ[MLFLOW_ENABLE] = "true"
+
+
+def disable_system_metrics_logging() -> None:
+    """Log system metrics only of runs that ask for it, as MLflow's function of this name does."""
+    os.environ[MLFLOW_ENABLE] = "false"
+
+
+def _set_variable(variable: str, value: object | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = str(value)
+
+
+def set_system_metrics_sampling_interval(interval: float | None) -> None:
+    """Set the seconds between two samples (0.001 to 3600; 10 unless set); ``None`` unsets.
+
+    Raises:
+        ValueError: not such a number.
+    """
+    if interval is not None:
+        interval = parse_interval("interval", interval)
+    _set_variable(MLFLOW_INTERVAL, interval)
+
+
+def set_system_metrics_samples_before_logging(samples: int | None) -> None:
+    """Set how many samples make one logged window (1 unless set); ``None`` unsets.
+
+    Raises:
+        ValueError: not a whole number from 1 to 1,000,000.
+    """
+    if samples is not None:
+        samples = parse_samples("samples", samples)
+    _set_variable(MLFLOW_SAMPLES, samples)
+
+
+def set_system_metrics_node_id(node_id: str | None) -> None:
+    """Set the part of the keys that tells this node from others; ``None`` unsets.
+
+    Raises:
+        ValueError: nothing is left of it once what MLflow refuses in keys is taken out.
+    """
+    if node_id is not None:
+        _parse_node_id("node_id", node_id)
+    _set_variable(MLFLOW_NODE_ID, node_id)
