@@ -30,7 +30,7 @@ help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: check .venv/.demo .venv/.package ## Builds and installs the package into .venv, then runs the demo
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
 
 test: check lint types test-c test-python ## Lint, types, the C tests (plain, ASan+UBSan, TSan), then pytest
 

@@ -63,8 +63,10 @@ static int read_at_most(smn_procfile *file, size_t limit, bool to_end)
 int smn_procfile_read(smn_procfile *file)
 {
     int error = read_at_most(file, file->reserved, true);
-    if (error == 0 && file->length == file->reserved)
-        return -EFBIG;
+    if (error == 0 && file->length == file->reserved) {
+        file->length = 0;
+        error = -EFBIG;
+    }
     return error;
 }
 

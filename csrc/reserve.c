@@ -8,7 +8,8 @@ void *smn_reserve(size_t bytes)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return NULL;
-    /* Where huge pages are always on, the first byte would cost 2 MiB. Old kernels refuse: no harm. */
+    /* Where huge pages are always on, the first byte would cost 2 MiB. Old kernels refuse: no harm.
+     */
     (void)madvise(memory, bytes, MADV_NOHUGEPAGE);
     return memory;
 }

@@ -89,8 +89,7 @@ void smn_row_ring_append(smn_row_ring *ring, const smn_row_time *time, const dou
     atomic_store_explicit(&ring->header->head, head + 1, memory_order_release);
 }
 
-int smn_row_ring_read(const smn_row_ring *ring, uint64_t index, smn_row_time *time,
-                      double *columns)
+int smn_row_ring_read(const smn_row_ring *ring, uint64_t index, smn_row_time *time, double *columns)
 {
     if (index >= smn_row_ring_head(ring))
         return -ENOENT;

@@ -112,8 +112,7 @@ static void sample_sources(smn_sampler *sampler, uint64_t tick, bool all)
         active_source *active = &sampler->sources[i];
         if (!all && tick < active->next_tick)
             continue;
-        int error =
-            active->source->sample(active->state, sampler->columns + active->first_column);
+        int error = active->source->sample(active->state, sampler->columns + active->first_column);
         uint64_t after = sampler->clock.monotonic_ns(sampler->clock.context);
         count_cost(active, after - before, error);
         before = after;
@@ -175,8 +174,8 @@ static void *run(void *opaque)
     while (atomic_load(&sampler->stopping) == 0) {
         /* The next deadline on the grid: those that passed while we were late are skipped. */
         uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
-        uint64_t deadline_ns =
-            sampler->start_ns + (tick_at(sampler, now_ns) + 1) * sampler->interval_ns;
+        uint64_t deadline_ns = sampler->start_ns +
+                               (tick_at(sampler, now_ns) + 1) * sampler->interval_ns;
         sampler->clock.sleep_until(sampler->clock.context, &sampler->stopping, deadline_ns);
         if (atomic_load(&sampler->stopping) == 0)
             take_tick(sampler, false);
@@ -270,8 +269,8 @@ static int open_sources(smn_sampler *sampler, const char *names, char *error)
 
 static uint64_t rows_to_keep(const smn_sampler *sampler)
 {
-    uint64_t record_bytes =
-        sizeof(smn_row_time) + (uint64_t)sampler->schema.columns * sizeof(double);
+    uint64_t record_bytes = sizeof(smn_row_time) +
+                            (uint64_t)sampler->schema.columns * sizeof(double);
     uint64_t most = MOST_ROW_BYTES / record_bytes;
     uint64_t rows = (uint64_t)sampler->samples_per_window * WINDOWS_OF_ROWS;
     if (rows < FEWEST_ROWS)
@@ -494,8 +493,7 @@ int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters)
 {
     counters->ticks = atomic_load_explicit(&sampler->ticks, memory_order_relaxed);
     counters->missed = atomic_load_explicit(&sampler->missed, memory_order_relaxed);
-    counters->merged_windows =
-        atomic_load_explicit(&sampler->windows.merged, memory_order_relaxed);
+    counters->merged_windows = atomic_load_explicit(&sampler->windows.merged, memory_order_relaxed);
     return 0;
 }
 

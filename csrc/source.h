@@ -13,10 +13,10 @@
 
 /* What a source may need to know of its surroundings. Outlives every source. */
 typedef struct {
-    int procfs;              /* directory, e.g. of /proc */
-    int sysfs;               /* directory, e.g. of /sys; -1 if there is none */
-    bool foreign_procfs;     /* procfs belongs to another view of the machine, e.g. /host/proc */
-    const char *disk_paths;  /* one a line */
+    int procfs;             /* directory, e.g. of /proc */
+    int sysfs;              /* directory, e.g. of /sys; -1 if there is none */
+    bool foreign_procfs;    /* procfs belongs to another view of the machine, e.g. /host/proc */
+    const char *disk_paths; /* one a line */
 } smn_environment;
 
 typedef struct {

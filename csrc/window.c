@@ -129,8 +129,7 @@ void smn_open_window_release(smn_open_window *window)
     window->folds = NULL;
 }
 
-void smn_open_window_start(smn_open_window *window, const smn_row_time *time,
-                           const double *columns)
+void smn_open_window_start(smn_open_window *window, const smn_row_time *time, const double *columns)
 {
     for (int i = 0; i < window->schema->series_count; i++) {
         const smn_series_spec *spec = &window->schema->series[i].spec;

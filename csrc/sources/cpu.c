@@ -33,6 +33,12 @@ enum {
     COLUMNS
 };
 
+/*
+ * More than ten thousand CPUs count in twenty years: a larger number is none of
+ * the kernel's, and would spoil the sums, which are exact doubles up to 2^53.
+ */
+static const uint64_t MOST_TICKS = UINT64_C(1) << 48;
+
 typedef struct {
     smn_procfile stat;
     bool has_previous;
@@ -86,6 +92,8 @@ static int parse(smn_cursor text, uint64_t fields[FIELDS])
         int error = smn_scan_u64(&line, &fields[i]);
         if (error != 0)
             return error;
+        if (fields[i] > MOST_TICKS)
+            return -EBADMSG;
     }
     return 0;
 }

@@ -29,8 +29,8 @@ enum {
 
 /* In the order of the kernel's file, so that one pass without backtracking finds them. */
 static const char *const keys[KEYS] = {
-    [MEM_TOTAL] = "MemTotal:",   [MEM_FREE] = "MemFree:", [MEM_AVAILABLE] = "MemAvailable:",
-    [BUFFERS] = "Buffers:",      [CACHED] = "Cached:",    [SRECLAIMABLE] = "SReclaimable:",
+    [MEM_TOTAL] = "MemTotal:", [MEM_FREE] = "MemFree:", [MEM_AVAILABLE] = "MemAvailable:",
+    [BUFFERS] = "Buffers:",    [CACHED] = "Cached:",    [SRECLAIMABLE] = "SReclaimable:",
 };
 
 typedef struct {
@@ -72,43 +72,53 @@ static int memory_open(const smn_environment *environment, smn_schema *schema, v
     return 0;
 }
 
-static void parse_line(smn_cursor line, meminfo *info)
+static int parse_line(smn_cursor line, meminfo *info)
 {
     for (int key = 0; key < KEYS; key++) {
         if (info->present[key] || !smn_scan_key(&line, keys[key]))
             continue;
-        info->present[key] = smn_scan_u64(&line, &info->kib[key]) == 0;
-        return;
+        info->present[key] = true;
+        return smn_scan_u64(&line, &info->kib[key]);
     }
+    return 0;
 }
 
-static bool is_complete(const meminfo *info)
+/* In some containers MemAvailable is that of the host: more than there is, and of no use. */
+static bool has_available(const meminfo *info)
 {
-    return info->present[MEM_TOTAL] && info->present[MEM_AVAILABLE];
+    return info->present[MEM_TOTAL] && info->present[MEM_AVAILABLE] &&
+           info->kib[MEM_AVAILABLE] <= info->kib[MEM_TOTAL];
 }
 
-/* All wanted lines have been seen once MemAvailable has; without it the whole file is searched. */
-static void parse(smn_cursor text, meminfo *info)
+/* MemAvailable is all that is wanted; without it the whole file is searched, to its true end. */
+static int parse(smn_cursor text, meminfo *info)
 {
     smn_cursor line;
-    while (!is_complete(info) && smn_scan_line(&text, &line))
-        parse_line(line, info);
+    while (!has_available(info) && smn_scan_line(&text, &line)) {
+        int error = parse_line(line, info);
+        if (error != 0)
+            return error;
+    }
+    return has_available(info) || text.at == text.end ? 0 : -EBADMSG;
 }
 
 /* What is neither free nor can be freed without swapping. */
 static int used_kib(const meminfo *info, uint64_t *used)
 {
-    uint64_t available = info->kib[MEM_AVAILABLE];
-    if (!info->present[MEM_AVAILABLE] || available > info->kib[MEM_TOTAL]) {
-        if (!info->present[MEM_FREE] || !info->present[BUFFERS] || !info->present[CACHED])
-            return -EBADMSG;
-        /* SReclaimable came with 2.6.19: absent, it is part of no sum. */
-        available = info->kib[MEM_FREE] + info->kib[BUFFERS] + info->kib[CACHED] +
-                    info->kib[SRECLAIMABLE];
+    *used = info->kib[MEM_TOTAL];
+    if (has_available(info)) {
+        *used -= info->kib[MEM_AVAILABLE];
+        return 0;
     }
-    if (available > info->kib[MEM_TOTAL])
+    if (!info->present[MEM_FREE] || !info->present[BUFFERS] || !info->present[CACHED])
         return -EBADMSG;
-    *used = info->kib[MEM_TOTAL] - available;
+    /* SReclaimable came with 2.6.19: absent, it is 0 here. */
+    static const int unused[] = {MEM_FREE, BUFFERS, CACHED, SRECLAIMABLE};
+    for (size_t i = 0; i < sizeof unused / sizeof *unused; i++) {
+        if (info->kib[unused[i]] > *used)
+            return -EBADMSG;
+        *used -= info->kib[unused[i]];
+    }
     return 0;
 }
 
@@ -119,7 +129,9 @@ static int memory_sample(void *opaque, double *columns)
     if (error != 0)
         return error;
     meminfo info = {0};
-    parse(smn_procfile_text(&state->meminfo), &info);
+    error = parse(smn_procfile_text(&state->meminfo), &info);
+    if (error != 0)
+        return error;
     if (!info.present[MEM_TOTAL] || info.kib[MEM_TOTAL] == 0)
         return -EBADMSG;
     uint64_t used;

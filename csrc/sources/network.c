@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../reserve.h"
 #include "../procfile.h"
+#include "../reserve.h"
 #include "../source.h"
 
 enum {
@@ -28,6 +28,9 @@ enum {
     NAME_BYTES = 32, /* the kernel's own limit is 16 */
     COUNTERS_PER_DIRECTION = 8
 };
+
+/* No link moves a petabyte between two readings: so large a leap is another counter. */
+static const uint64_t MOST_INCREASE = UINT64_C(1) << 50;
 
 typedef struct {
     uint64_t bytes;
@@ -109,6 +112,13 @@ static int parse_flow(smn_cursor *line, flow *out)
     return error;
 }
 
+/* A name may hold the bar, too, but no line of an interface is without a colon. */
+static bool is_heading(smn_cursor line)
+{
+    size_t length = (size_t)(line.end - line.at);
+    return memchr(line.at, ':', length) == NULL && memchr(line.at, '|', length) != NULL;
+}
+
 static int parse_interface(smn_cursor line, interface *out)
 {
     smn_scan_spaces(&line);
@@ -133,8 +143,8 @@ static int parse(smn_cursor text, interface *table, size_t *count)
     smn_cursor line;
     *count = 0;
     while (smn_scan_line(&text, &line)) {
-        if (memchr(line.at, '|', (size_t)(line.end - line.at)) != NULL)
-            continue; /* a heading */
+        if (is_heading(line))
+            continue;
         if (*count == MOST_INTERFACES)
             return -EFBIG;
         int error = parse_interface(line, &table[*count]);
@@ -148,11 +158,11 @@ static int parse(smn_cursor text, interface *table, size_t *count)
 }
 
 /* The kernel keeps the order of interfaces, so the place of the last one found is the best hint. */
-static const interface *find_previous(const network_state *state, const char *name, size_t *hint)
+static interface *find_previous(const network_state *state, const char *name, size_t *hint)
 {
     for (size_t step = 0; step < state->previous_count; step++) {
         size_t index = (*hint + step) % state->previous_count;
-        const interface *candidate = &state->previous[index];
+        interface *candidate = &state->previous[index];
         if (memcmp(candidate->name, name, sizeof candidate->name) == 0) {
             *hint = index + 1;
             return candidate;
@@ -168,9 +178,13 @@ static const interface *find_previous(const network_state *state, const char *na
 static uint64_t bytes_since(const flow *before, const flow *now)
 {
     const uint64_t turn = UINT64_C(1) << 32;
-    if (now->bytes >= before->bytes)
-        return now->packets >= before->packets ? now->bytes - before->bytes : 0;
-    if (before->bytes >= turn || now->packets < before->packets)
+    if (now->packets < before->packets)
+        return 0;
+    if (now->bytes >= before->bytes) {
+        uint64_t increase = now->bytes - before->bytes;
+        return increase < MOST_INCREASE ? increase : 0;
+    }
+    if (before->bytes >= turn)
         return 0;
     uint64_t increase = turn - before->bytes + now->bytes;
     return increase < turn / 2 ? increase : 0;
@@ -189,9 +203,13 @@ static int network_sample(void *opaque, double *columns)
     size_t hint = 0;
     for (size_t i = 0; i < count; i++) {
         const interface *now = &state->current[i];
-        const interface *before = find_previous(state, now->name, &hint);
-        for (int d = 0; before != NULL && d < DIRECTIONS; d++)
+        interface *before = find_previous(state, now->name, &hint);
+        if (before == NULL)
+            continue;
+        for (int d = 0; d < DIRECTIONS; d++)
             state->total[d] += bytes_since(&before->flows[d], &now->flows[d]);
+        /* Counted once: a kernel that is asked while interfaces go may show one twice. */
+        before->name[0] = '\0';
     }
     interface *spare = state->previous;
     state->previous = state->current;

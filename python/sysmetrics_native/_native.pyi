@@ -1,4 +1,4 @@
-"""The cffi extension. Its names are those of csrc/sysmetrics.cdef.h."""
+# The cffi extension. Its names are those of csrc/sysmetrics.cdef.h.
 
 from typing import Any
 

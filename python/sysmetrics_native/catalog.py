@@ -24,8 +24,9 @@ def clean_node_id(node_id: str) -> str:
     its normal form: no empty part, no ``.`` and no ``..``. (It allows colons too, but not in its
     older releases and not on Windows.)
     """
-    parts = (_NOT_IN_NODE_ID.sub("_", part.strip()) for part in node_id[:_NODE_ID_LENGTH].split("/"))
-    return "/".join(part for part in parts if part.strip("._- "))
+    parts = node_id[:_NODE_ID_LENGTH].split("/")
+    cleaned = (_NOT_IN_NODE_ID.sub("_", part.strip()) for part in parts)
+    return "/".join(part for part in cleaned if part.strip("._- "))
 
 
 def disk_key_suffix(path: str) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LINGER_SECONDS = 5.0
 STATUS_CHECK_SECONDS = (5.0, 15.0)
 """The run's status is asked for once a window, but within these bounds."""
 LONGEST_BACKOFF_SECONDS = 30.0
-LONGEST_BACKOFF_AT_EXIT_SECONDS = 0.5
+PAUSE_AT_EXIT_SECONDS = 0.5
 
 _PERMANENT_ERRORS = frozenset(
     {
@@ -84,16 +85,15 @@ class Delivery:
         self._check_seconds = min(max(window_seconds, shortest), longest)
         self._on_run_over = on_run_over
         self._next_step: int | None = None if resume else 0
-        self._thread = threading.Thread(
-            target=self._run, name="SystemMetricsDelivery", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="SystemMetricsDelivery", daemon=True)
         self._changed = threading.Condition()  # guards what follows
         self._waiting: deque[_Waiting] = deque()
         self._send_at = 0.0  # the first window goes at once
         self._is_complete = False  # no further put
         self._is_over = False  # no further request
         self._exit_deadline: float | None = None
-        self._is_done = False  # the thread has ended, or is given up
+        self._is_done = False  # the thread has ended
+        self._logged = 0
 
     # ---- for the monitor ------------------------------------------------------------------------
 
@@ -105,14 +105,13 @@ class Delivery:
         """Hand over a window; waits while too many are on their way."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self._waiting) < MAX_WAITING_WINDOWS or self._gives_up()
+                lambda: len(self._waiting) < MAX_WAITING_WINDOWS or self._is_exiting()
             )
             if self._is_over:
                 return
-            if not self._waiting:
-                self._send_at = max(self._send_at, time.monotonic())
             self._waiting.append(_Waiting(timestamp_ms, values))
-            self._changed.notify_all()
+            if len(self._waiting) == 1:  # else the thread knows when to wake
+                self._changed.notify_all()
 
     def put_last(self) -> None:
         """Say that no further window will come: what waits is sent now."""
@@ -126,15 +125,19 @@ class Delivery:
             self._exit_deadline = deadline
             self._changed.notify_all()
 
-    def wait(self, deadline: float) -> int:
-        """Wait for the thread, at most to the deadline; how many windows it could not deliver."""
+    def wait(self, deadline: float) -> tuple[int, int]:
+        """Wait for the thread, at most to the deadline.
+
+        Returns:
+            How many windows were logged, and how many could not be.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._is_done, max(0.0, deadline - time.monotonic()))
             self._is_over = True
             self._changed.notify_all()
-            return len(self._waiting)
+            return self._logged, len(self._waiting)
 
-    def _gives_up(self) -> bool:
+    def _is_exiting(self) -> bool:
         return self._is_over or self._exit_deadline is not None
 
     # ---- the thread -----------------------------------------------------------------------------
@@ -160,12 +163,12 @@ class Delivery:
         while True:
             batch = self._next_batch(next_check)
             if batch:
-                self._request(lambda: self._log(client, batch))
+                self._request(partial(self._log, client, batch))
             elif self._is_complete and not self._waiting:
                 return
             if not self._is_complete and time.monotonic() >= next_check:
                 next_check = time.monotonic() + self._check_seconds
-                self._request(lambda: self._check_status(client))
+                self._request(partial(self._check_status, client))
 
     def _next_batch(self, next_check: float) -> list[_Waiting]:
         """Windows to be sent now; none when it is time to look at the run, or at the end."""
@@ -209,6 +212,7 @@ class Delivery:
             client.log_batch(self._run_id, metrics=chunk, synchronous=True)
         self._next_step += len(batch)
         with self._changed:
+            self._logged += len(batch)
             for _ in batch:
                 self._waiting.popleft()
             # What is left comes from before: it need not linger once more.
@@ -220,11 +224,7 @@ class Delivery:
         status = client.get_run(self._run_id).info.status
         if status != "RUNNING":
             _logger.info("Run %s is %s: its system metrics end here.", self._run_id, status)
-            self._run_has_ended()
-
-    def _run_has_ended(self) -> None:
-        """Stop sampling; the windows there are still reach the run."""
-        self._on_run_over()
+            self._on_run_over()  # stops the sampling; the windows there are still reach the run
 
     # ---- requests that may fail -----------------------------------------------------------------
 
@@ -263,15 +263,12 @@ class Delivery:
         return self._is_over or (deadline is not None and time.monotonic() >= deadline)
 
     def _back_off(self, seconds: float) -> None:
-        """Sleep between two attempts; at exit attempts come closer together."""
-        end = time.monotonic() + seconds
+        """Sleep between two attempts; when the exit begins the next one comes at once."""
         with self._changed:
-            while (now := time.monotonic()) < end and not self._is_time_over():
-                if self._exit_deadline is not None:
-                    end = min(end, now + LONGEST_BACKOFF_AT_EXIT_SECONDS, self._exit_deadline)
-                self._changed.wait(max(0.0, end - now))
-                if self._exit_deadline is not None and time.monotonic() >= end:
-                    break
+            if self._is_exiting():
+                self._changed.wait_for(lambda: self._is_over, min(seconds, PAUSE_AT_EXIT_SECONDS))
+            else:
+                self._changed.wait_for(self._is_exiting, seconds)
 
     def _report_first_failure(self, state: Any) -> None:
         if state.attempt_number == 1:

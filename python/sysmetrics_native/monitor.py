@@ -85,7 +85,7 @@ class SystemMetricsMonitor:
             self._delivery.start()
             thread = threading.Thread(target=self._drain, name=THREAD_NAME, daemon=True)
             thread.start()
-        except Exception as error:  # the first law: a run never fails for its monitor
+        except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
             _logger.warning("Failed to start monitoring system metrics: %s", error)
             self._sampler.stop()
             return
@@ -108,16 +108,24 @@ class SystemMetricsMonitor:
         deadline = time.monotonic() + self._shutdown_timeout
         try:
             self._stop_all(deadline)
-        except Exception as error:  # the first law again
+        except Exception as error:  # noqa: BLE001  # the first law again
             _logger.warning("Failed to stop monitoring system metrics cleanly: %s", error)
         atexit.unregister(self.finish)
 
     def _stop_all(self, deadline: float) -> None:
-        assert self._thread is not None  # noqa: S101  # finish() has looked
+        assert self._thread is not None  # finish() has looked
         self._sampler.stop(_seconds_until(deadline))
         self._delivery.close(deadline)
         self._thread.join(_seconds_until(deadline))
-        left = self._delivery.wait(deadline)
+        logged, left = self._delivery.wait(deadline)
+        stats = self._sampler.stats()
+        _logger.info(
+            "System metrics of run %s: %d windows logged, %d ticks, %d missed.",
+            self._run_id,
+            logged,
+            stats["ticks"],
+            stats["missed"],
+        )
         if left > 0:
             _logger.warning(
                 "System metrics of run %s: %d windows were not logged, because the tracking "

@@ -151,7 +151,7 @@ class Activation:
         try:
             if settings.option("enabled"):
                 install()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, MLflow must be imported
             _logger.warning("MLflow keeps its own system metrics: %s", error)
 
     def in_context(self) -> bool:

@@ -132,7 +132,7 @@ class Sampler:
         """
         return self._backend.stats()
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> Sampler:  # noqa: PYI034  # typing.Self came with Python 3.11
         self.start()
         return self
 

@@ -79,9 +79,7 @@ class NativeBackend:
         for index in range(lib.smn_sampler_series_count(self._handle)):
             lib.smn_sampler_series(self._handle, index, info)
             series.append(
-                SeriesInfo(
-                    _text(info.key), _text(info.unit), _text(info.source), _KINDS[info.kind]
-                )
+                SeriesInfo(_text(info.key), _text(info.unit), _text(info.source), _KINDS[info.kind])
             )
         return series
 

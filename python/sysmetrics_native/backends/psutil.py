@@ -37,7 +37,7 @@ class _ActiveSource:
         readings: dict[str, Reading] = {}
         try:
             readings.update(self.source.sample())
-        except Exception:  # whatever psutil raises is an absent value, counted, and no more
+        except Exception:  # noqa: BLE001  # whatever psutil raises is an absent value, counted
             self.errors += 1
         cost = time.perf_counter() - before
         self.calls += 1
@@ -66,8 +66,7 @@ class PsutilBackend:
         self._interval = options.interval
         self._samples_per_window = options.samples_per_window
         self._sources = {
-            name: _ActiveSource(SOURCES[name](options.disk_paths), options.interval)
-            for name in names
+            name: _ActiveSource(SOURCES[name](options), options.interval) for name in names
         }
         specs = [spec for active in self._sources.values() for spec in active.source.specs]
         self.schema = tuple(spec.info for spec in specs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import psutil
 
 from sysmetrics_native import catalog
+from sysmetrics_native.backends import SamplingOptions
 from sysmetrics_native.backends.fold import Reading, SeriesSpec
 from sysmetrics_native.window import SeriesInfo
 
@@ -19,11 +20,13 @@ _COUNTER_TURN = 1 << 32
 class Source(Protocol):
     """Something to read once a tick."""
 
-    specs: Sequence[SeriesSpec]
-    min_interval: float
-    """Seconds; reading it more often tells nothing new."""
+    @property
+    def specs(self) -> Sequence[SeriesSpec]:
+        """The series that it reads."""
 
-    def __init__(self, disk_paths: Sequence[str]) -> None: ...
+    @property
+    def min_interval(self) -> float:
+        """Seconds; reading it more often tells nothing new."""
 
     def sample(self) -> Mapping[str, Reading]:
         """What there is this time, by key."""
@@ -42,7 +45,7 @@ class Cpu:
     # The system counts CPU time in steps of about 10 ms, on each CPU.
     specs = (_spec("cpu", "cpu_utilization_percentage", "percentage", "ratio", 100.0, 0.1),)
 
-    def __init__(self, disk_paths: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._previous: Mapping[str, float] | None = None
         self._busy = 0.0
         self._total = 0.0
@@ -67,9 +70,6 @@ class Memory:
         _spec("memory", "system_memory_usage_megabytes", "megabytes", "gauge", 1e-6),
         _spec("memory", "system_memory_usage_percentage", "percentage", "gauge"),
     )
-
-    def __init__(self, disk_paths: Sequence[str]) -> None:
-        pass
 
     def sample(self) -> Mapping[str, Reading]:
         memory = psutil.virtual_memory()
@@ -127,7 +127,7 @@ class Network:
         _spec("network", "network_transmit_megabytes", "megabytes", "total", 1e-6),
     )
 
-    def __init__(self, disk_paths: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._previous: Mapping[str, Any] = {}
         self._received = 0
         self._sent = 0
@@ -162,9 +162,9 @@ def _increase(before: int, now: int, packets_before: int, packets_now: int) -> i
     return wrapped if before < _COUNTER_TURN and wrapped < _COUNTER_TURN // 2 else 0
 
 
-SOURCES: Mapping[str, type[Source]] = {
-    "cpu": Cpu,
-    "memory": Memory,
-    "disk_space": DiskSpace,
-    "network": Network,
+SOURCES: Mapping[str, Callable[[SamplingOptions], Source]] = {
+    "cpu": lambda _: Cpu(),
+    "memory": lambda _: Memory(),
+    "disk_space": lambda options: DiskSpace(options.disk_paths),
+    "network": lambda _: Network(),
 }
