@@ -2,18 +2,22 @@
 
 #include "sysmetrics.h"
 
-extern const smn_source smn_source_cpu;
-extern const smn_source smn_source_memory;
-extern const smn_source smn_source_disk_space;
-extern const smn_source smn_source_network;
+/*
+ * The table: one line a source, in the order of the row. Each is the object
+ * smn_source_<name> of sources/<name>.c.
+ */
+#define SOURCES(ADD)                                                                               \
+    ADD(cpu)                                                                                       \
+    ADD(memory)                                                                                    \
+    ADD(disk_space)                                                                                \
+    ADD(network)
 
-const smn_source *const smn_sources[] = {
-    &smn_source_cpu,        /* /proc/stat */
-    &smn_source_memory,     /* /proc/meminfo */
-    &smn_source_disk_space, /* statvfs */
-    &smn_source_network,    /* /proc/net/dev */
-    NULL,
-};
+#define DECLARE(name) extern const smn_source smn_source_##name;
+#define ENTRY(name) &smn_source_##name,
+
+SOURCES(DECLARE)
+
+const smn_source *const smn_sources[] = {SOURCES(ENTRY) NULL};
 
 enum {
     SOURCE_COUNT = sizeof smn_sources / sizeof *smn_sources - 1
