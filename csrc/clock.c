@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+_Static_assert(sizeof(long) == 8, "the futex call below passes 64-bit times as they are");
+
 static const uint64_t NS_PER_SECOND = 1000000000;
 
 static uint64_t read_clock(clockid_t id)

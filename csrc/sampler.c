@@ -190,9 +190,7 @@ static void *run(void *opaque)
 
 static int fail(char *error, int code, const char *option, const char *value)
 {
-    char text[128];
-    snprintf(error, SMN_ERROR_TEXT_BYTES, "%s: %s: '%.160s'", option,
-             strerror_r(-code, text, sizeof text), value);
+    snprintf(error, SMN_ERROR_TEXT_BYTES, "%s: %s: '%.160s'", option, strerror(-code), value);
     return code;
 }
 
