@@ -53,7 +53,7 @@ format: check-python .venv/.lint ## Formats the Python and the C code
 	$(BIN)/ruff format
 	@find csrc tests benchmarks -name '*.[ch]' | xargs $(BIN)/clang-format -i
 
-bench: check .venv/.bench .venv/.demo .venv/.package build-c-plain ## Runs the benchmarks; ARGS=... is passed on
+bench: check .venv/.bench .venv/.demo .venv/.package ## Runs the benchmarks; ARGS=... is passed on
 	$(BIN)/python -m benchmarks $(ARGS)
 
 wheel: check dist/.native ## Builds the wheel with the C core: one for all Pythons from 3.10

@@ -170,7 +170,6 @@ static void take_first_reading(smn_sampler *sampler)
 static void *run(void *opaque)
 {
     smn_sampler *sampler = opaque;
-    pthread_setname_np(pthread_self(), THREAD_NAME);
     while (atomic_load(&sampler->stopping) == 0) {
         /* The next deadline on the grid: those that passed while we were late are skipped. */
         uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
@@ -358,6 +357,8 @@ static int create_thread(smn_sampler *sampler)
     pthread_attr_destroy(&attributes);
     if (error == EINVAL)
         error = pthread_create(&sampler->thread, NULL, run, sampler);
+    if (error == 0)
+        pthread_setname_np(sampler->thread, THREAD_NAME);
     return -error;
 }
 

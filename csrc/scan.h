@@ -38,10 +38,9 @@ static inline int smn_scan_u64(smn_cursor *cursor, uint64_t *value)
     const char *digits = scan.at;
     uint64_t number = 0;
     for (; scan.at < scan.end && *scan.at >= '0' && *scan.at <= '9'; scan.at++) {
-        uint64_t digit = (uint64_t)(*scan.at - '0');
-        if (number > (UINT64_MAX - digit) / 10)
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(*scan.at - '0'), &number))
             return -EBADMSG;
-        number = number * 10 + digit;
     }
     if (scan.at == digits || scan.at == scan.end)
         return -EBADMSG;

@@ -138,9 +138,10 @@ void smn_open_window_start(smn_open_window *window, const smn_row_time *time, co
         fold_begin(&window->folds[i], columns[spec->numerator], denominator);
     }
     window->start_monotonic_ns = time->monotonic_ns;
-    window->first_tick = time->tick;
+    window->last_tick = time->tick;
     window->first_row = 1; /* row 0 is this one */
     window->samples = 0;
+    window->missed = 0;
 }
 
 void smn_open_window_add(smn_open_window *window, const smn_row_time *time, const double *columns)
@@ -148,17 +149,20 @@ void smn_open_window_add(smn_open_window *window, const smn_row_time *time, cons
     for (int i = 0; i < window->schema->series_count; i++)
         fold_add(&window->folds[i], &window->schema->series[i].spec, time, columns, NULL);
     window->samples++;
+    /* A last reading between two ticks has the number of the one before: none was missed. */
+    if (time->tick > window->last_tick)
+        window->missed += time->tick - window->last_tick - 1;
+    window->last_tick = time->tick;
 }
 
 void smn_open_window_close(smn_open_window *window, const smn_row_time *time, bool partial,
                            smn_window_record *record)
 {
-    uint64_t due = time->tick - window->first_tick;
     record->head = (smn_window_head){
         .end_wall_ns = time->wall_ns,
         .length_ns = time->monotonic_ns - window->start_monotonic_ns,
         .samples = window->samples,
-        .missed = due > window->samples ? due - window->samples : 0,
+        .missed = window->missed,
         .first_row = window->first_row,
         .partial = partial,
     };
@@ -169,9 +173,9 @@ void smn_open_window_close(smn_open_window *window, const smn_row_time *time, bo
         fold_begin(fold, fold->previous_numerator, fold->previous_denominator);
     }
     window->start_monotonic_ns = time->monotonic_ns;
-    window->first_tick = time->tick;
     window->first_row += window->samples;
     window->samples = 0;
+    window->missed = 0;
 }
 
 /* ---- closed windows ----------------------------------------------------- */

@@ -68,8 +68,9 @@ typedef struct {
     smn_fold *folds;
     uint64_t start_monotonic_ns;
     uint64_t samples;
+    uint64_t missed;
     uint64_t first_row;
-    uint64_t first_tick; /* the window covers the ticks after this one */
+    uint64_t last_tick; /* of the newest row */
 } smn_open_window;
 
 /* -ENOMEM. */

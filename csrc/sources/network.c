@@ -26,7 +26,7 @@ enum {
 enum {
     MOST_INTERFACES = 1 << 16,
     NAME_BYTES = 32, /* the kernel's own limit is 16 */
-    COUNTERS_PER_DIRECTION = 8
+    OTHER_RECEIVE_COUNTERS = 6
 };
 
 /* No link moves a petabyte between two readings: so large a leap is another counter. */
@@ -105,11 +105,7 @@ static int network_open(const smn_environment *environment, smn_schema *schema, 
 static int parse_flow(smn_cursor *line, flow *out)
 {
     int error = smn_scan_u64(line, &out->bytes);
-    if (error == 0)
-        error = smn_scan_u64(line, &out->packets);
-    if (error == 0)
-        error = smn_scan_skip_numbers(line, COUNTERS_PER_DIRECTION - 2);
-    return error;
+    return error == 0 ? smn_scan_u64(line, &out->packets) : error;
 }
 
 /* A name may hold the bar, too, but no line of an interface is without a colon. */
@@ -132,6 +128,8 @@ static int parse_interface(smn_cursor line, interface *out)
     memcpy(out->name, line.at, length);
     line.at = colon + 1;
     int error = parse_flow(&line, &out->flows[RECEIVE]);
+    if (error == 0)
+        error = smn_scan_skip_numbers(&line, OTHER_RECEIVE_COUNTERS);
     if (error == 0)
         error = parse_flow(&line, &out->flows[TRANSMIT]);
     return error;

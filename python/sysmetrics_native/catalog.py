@@ -14,7 +14,10 @@ METRIC_PREFIX = "system/"
 
 _NOT_IN_NODE_ID = re.compile(r"[^\w\-. ]")
 _NOT_IN_DISK_SUFFIX = re.compile(rb"[^A-Za-z0-9_.-]")
-_NODE_ID_LENGTH = 128  # of the 250 characters that a key may have
+# MLflow takes keys of 250 characters: with both of these at their longest, and the longest name and
+# statistic between and behind them, a key has 245.
+_MAX_NODE_ID_LENGTH = 128
+MAX_DISK_SUFFIX_LENGTH = 80
 
 
 def clean_node_id(node_id: str) -> str:
@@ -24,7 +27,7 @@ def clean_node_id(node_id: str) -> str:
     its normal form: no empty part, no ``.`` and no ``..``. (It allows colons too, but not in its
     older releases and not on Windows.)
     """
-    parts = node_id[:_NODE_ID_LENGTH].split("/")
+    parts = node_id[:_MAX_NODE_ID_LENGTH].split("/")
     cleaned = (_NOT_IN_NODE_ID.sub("_", part.strip()) for part in parts)
     return "/".join(part for part in cleaned if part.strip("._- "))
 

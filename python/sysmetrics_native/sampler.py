@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -54,17 +55,27 @@ class Sampler:
         procfs_path: str | os.PathLike[str] | None = None,
         sysfs_path: str | os.PathLike[str] | None = None,
     ) -> None:
+        arguments = {
+            "backend": backend,
+            "sources": sources,
+            "disk_paths": disk_paths,
+            "procfs_path": procfs_path,
+            "sysfs_path": sysfs_path,
+        }
+        values = {name: settings.option(name, value) for name, value in arguments.items()}
+        spelling = {name: settings.spelling(name, value) for name, value in arguments.items()}
+        backend_class = choose_backend(values.pop("backend"), spelling["backend"])
         options = SamplingOptions(
             interval=settings.parse_interval("interval", interval),
             samples_per_window=settings.parse_samples("samples_per_window", samples_per_window),
-            sources=settings.option("sources", sources),
-            disk_paths=settings.option("disk_paths", disk_paths),
-            procfs_path=settings.option("procfs_path", procfs_path),
-            sysfs_path=settings.option("sysfs_path", sysfs_path),
+            spelling=spelling,
+            **values,
         )
-        name = settings.option("backend", backend)
-        self._backend = choose_backend(name)(options)
+        self._backend = backend_class(options)
         self._started = False
+        self._stopped = False
+        # A thread written in Python keeps its backend alive: only this ends it then.
+        weakref.finalize(self, self._backend.stop, 0.0).atexit = False
 
     @property
     def schema(self) -> tuple[SeriesInfo, ...]:
@@ -74,9 +85,15 @@ class Sampler:
     def start(self) -> None:
         """Take the first reading, which counters start from, and begin to sample.
 
+        Harmless while running.
+
         Raises:
             OSError: the system gives no further thread.
+            RuntimeError: the sampler was stopped; windows of another stretch of time need a new
+                one.
         """
+        if self._stopped:
+            raise RuntimeError("the sampler was stopped and cannot start again: make a new one")
         self._backend.start()
         self._started = True
 
@@ -91,6 +108,7 @@ class Sampler:
         Returns:
             Whether the thread has ended.
         """
+        self._stopped = self._started
         return self._backend.stop(timeout)
 
     def next_window(

@@ -109,11 +109,17 @@ def _parse_disk_paths(name: str, value: object) -> tuple[str, ...]:
     owners: dict[str, str] = {}
     for path in paths:
         # Not looked up here: to stat a dead network mount can hang for ever.
-        if not os.path.isabs(path) or "\n" in path:
+        if not os.path.isabs(path) or "\n" in path or "\0" in path:
             raise _refuse(name, "absolute paths of mount points", path)
     paths = tuple(dict.fromkeys(os.path.normpath(path) for path in paths))
     for path in paths[1:]:
         suffix = catalog.disk_key_suffix(path)
+        if len(suffix) > catalog.MAX_DISK_SUFFIX_LENGTH:
+            allowed = (
+                f"paths that make keys which MLflow takes: at most "
+                f"{catalog.MAX_DISK_SUFFIX_LENGTH} bytes after the first path"
+            )
+            raise _refuse(name, allowed, path)
         if suffix in owners:
             allowed = f"paths that differ in more than punctuation ({owners[suffix]!r} is there)"
             raise _refuse(name, allowed, path)
@@ -206,20 +212,33 @@ def option(name: str, argument: object = None) -> Any:
         return parse(name, argument)
     if name in _configured:
         return _configured[name]
-    variable = ENVIRONMENT_PREFIX + name.upper()
+    variable = _variable(name)
     text = os.environ.get(variable)
     if text is not None:
         return parse(variable, text)
     return default
 
 
-def resolve_sources(names: Iterable[str], known: Mapping[str, bool]) -> tuple[str, ...]:
+def spelling(name: str, argument: object = None) -> str:
+    """What users know an option by that is in force: its name, or the variable that set it."""
+    is_named = argument is not None or name in _configured or _variable(name) not in os.environ
+    return name if is_named else _variable(name)
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def resolve_sources(
+    names: Iterable[str], known: Mapping[str, bool], option_name: str = "sources"
+) -> tuple[str, ...]:
     """The sources that a list of names selects, in the order of `known`.
 
     Args:
         names: source names, ``default``, ``all``, and ``-name`` to drop one; drops alone are
             taken from the default.
         known: every source that the backend has, and whether it is part of ``default``.
+        option_name: what users set them with, for the message.
 
     Raises:
         ValueError: an unknown name, or nothing left.
@@ -235,10 +254,10 @@ def resolve_sources(names: Iterable[str], known: Mapping[str, bool]) -> tuple[st
         elif bare in known:
             group = {bare}
         else:
-            raise _refuse("sources", f"any of default, all, {', '.join(known)}", name)
+            raise _refuse(option_name, f"any of default, all, {', '.join(known)}", name)
         chosen = chosen - group if name.startswith("-") else chosen | group
     if not chosen:
-        raise _refuse("sources", "names that leave at least one source", ",".join(names))
+        raise _refuse(option_name, "names that leave at least one source", ",".join(names))
     return tuple(source for source in known if source in chosen)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sysmetrics_native.window import SeriesInfo, Window
+
+_SIGNAL_CHECK_SECONDS = 0.5
 
 
 class SamplingOptions(NamedTuple):
@@ -20,6 +24,8 @@ class SamplingOptions(NamedTuple):
     disk_paths: tuple[str, ...]
     procfs_path: str
     sysfs_path: str
+    spelling: Mapping[str, str]
+    """What users set an option with: its own name, or an environment variable; for messages."""
 
 
 class Backend(Protocol):
@@ -55,8 +61,12 @@ def is_native_built() -> bool:
     return True
 
 
-def choose_backend(name: str) -> type[Backend]:
+def choose_backend(name: str, option_name: str = "backend") -> type[Backend]:
     """The backend class that `auto`, `native` or `psutil` means here.
+
+    Args:
+        name: one of these.
+        option_name: what users set it with, for the message.
 
     Raises:
         ValueError: native was asked for, and this installation has no C extension.
@@ -66,8 +76,8 @@ def choose_backend(name: str) -> type[Backend]:
     if name == "native":
         if not is_native_built():
             raise ValueError(
-                f"backend must be psutil or auto here, got 'native': this installation has no C "
-                f"extension for {sys.platform}"
+                f"{option_name} must be psutil or auto here, got 'native': this installation has "
+                f"no C extension for {sys.platform}"
             )
         from sysmetrics_native.backends.native import NativeBackend
 
@@ -75,6 +85,22 @@ def choose_backend(name: str) -> type[Backend]:
     from sysmetrics_native.backends.psutil import PsutilBackend
 
     return PsutilBackend
+
+
+def next_wait(deadline: float | None) -> float | None:
+    """Seconds that a waiting reader may block at a stretch.
+
+    Signal handlers are Python code that only the main thread runs, and only between two calls: a
+    signal that comes just before a wait begins does not interrupt it, and on Windows none does. So
+    the main thread waits in slices.
+
+    Args:
+        deadline: of `time.monotonic`; `None` for none.
+    """
+    left = None if deadline is None else min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+    if threading.current_thread() is threading.main_thread():
+        return _SIGNAL_CHECK_SECONDS if left is None else min(left, _SIGNAL_CHECK_SECONDS)
+    return left
 
 
 def source_stats(

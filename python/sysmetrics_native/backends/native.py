@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from sysmetrics_native._native import ffi, lib
-from sysmetrics_native.backends import SamplingOptions, source_stats
+from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.window import Series, SeriesInfo, Window
 
@@ -22,7 +22,6 @@ _KINDS = {
 
 _NS_PER_SECOND = 1_000_000_000
 _LONGEST_WAIT_SECONDS = 1e9
-_SIGNAL_CHECK_SECONDS = 0.5
 
 
 def known_sources() -> dict[str, bool]:
@@ -50,7 +49,9 @@ class NativeBackend:
         strings = {
             "procfs_path": os.fsencode(options.procfs_path),
             "sysfs_path": os.fsencode(options.sysfs_path),
-            "sources": ",".join(resolve_sources(options.sources, known_sources())).encode(),
+            "sources": ",".join(
+                resolve_sources(options.sources, known_sources(), options.spelling["sources"])
+            ).encode(),
             "disk_paths": os.fsencode("\n".join(options.disk_paths)),
         }
         kept = {name: ffi.new("char[]", value) for name, value in strings.items()}
@@ -102,7 +103,7 @@ class NativeBackend:
         statistics = ffi.new("smn_statistics[]", len(self._keys))
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            wait = _next_wait(deadline)
+            wait = next_wait(deadline)
             code = lib.smn_sampler_next_window(
                 self._handle, _nanoseconds(wait), percentiles, window, statistics
             )
@@ -113,7 +114,7 @@ class NativeBackend:
             if code == -errno.ENOMEM:
                 raise MemoryError("no memory for a window")
             # A signal came, whose handler Python runs between the calls, or the time is over.
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and not time.monotonic() < deadline:  # NaN is over at once
                 return None
 
     def _to_window(self, window: Any, statistics: Any) -> Window:
@@ -156,15 +157,3 @@ def _nanoseconds(seconds: float | None) -> int:
     if seconds is None:
         return -1
     return round(max(0.0, min(seconds, _LONGEST_WAIT_SECONDS)) * _NS_PER_SECOND)
-
-
-def _next_wait(deadline: float | None) -> float | None:
-    """How long the next call may block.
-
-    A signal interrupts the wait, except one that comes just before it begins; only the main thread
-    runs handlers, so only there the wait is cut into slices.
-    """
-    left = None if deadline is None else deadline - time.monotonic()
-    if threading.current_thread() is threading.main_thread():
-        return _SIGNAL_CHECK_SECONDS if left is None else min(left, _SIGNAL_CHECK_SECONDS)
-    return left

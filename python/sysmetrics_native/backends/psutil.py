@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -9,7 +10,7 @@ import time
 from collections import deque
 from typing import Any
 
-from sysmetrics_native.backends import SamplingOptions, source_stats
+from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
 from sysmetrics_native.backends.fold import ClosedWindow, Fold, OpenWindow, Reading
 from sysmetrics_native.backends.psutil_sources import SOURCES, Source
 from sysmetrics_native.settings import resolve_sources
@@ -59,10 +60,11 @@ class PsutilBackend:
         ):
             if value != usual:
                 raise ValueError(
-                    f"{name} must be {usual} with the psutil backend, which reads the live "
-                    f"system only, got {value!r}"
+                    f"{options.spelling[name]} must be {usual} with the psutil backend, which "
+                    f"reads the live system only, got {value!r}"
                 )
-        names = resolve_sources(options.sources, dict.fromkeys(SOURCES, True))
+        known = dict.fromkeys(SOURCES, True)
+        names = resolve_sources(options.sources, known, options.spelling["sources"])
         self._interval = options.interval
         self._samples_per_window = options.samples_per_window
         self._sources = {
@@ -92,20 +94,38 @@ class PsutilBackend:
         for key, reading in self._read(0, everything=True).items():
             self._folds[key].previous = reading
         self._window_end_tick = self._samples_per_window
-        self._thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"cannot start the sampling thread: {error}") from error
+        self._thread = thread
 
     def _run(self) -> None:
-        while True:
-            # The next deadline on the grid: those that passed while we were late are skipped.
-            deadline = self._start_time + (self._tick_at(time.monotonic()) + 1) * self._interval
-            stopping = self._stopping.wait(max(0.0, deadline - time.monotonic()))
-            self._take_tick(last=stopping)
-            if stopping:
-                break
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
+        try:
+            while True:
+                # The next deadline on the grid: those that passed while we were late are skipped.
+                next_tick = self._tick_at(time.monotonic()) + 1
+                stopping = self._sleep_until(next_tick)
+                self._take_tick(last=stopping)
+                if stopping:
+                    break
+        finally:  # nobody waits for ever, whatever went wrong here
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()
+
+    def _sleep_until(self, tick: int) -> bool:
+        """Wait for the tick, or for the end of sampling; whether it is the latter.
+
+        A wait may end early: where timers are coarse, or, with Python 3.10, when the wall clock
+        steps.
+        """
+        deadline = self._start_time + tick * self._interval
+        while not self._stopping.wait(max(0.0, deadline - time.monotonic())):
+            if self._tick_at(time.monotonic()) >= tick:
+                return False
+        return True
 
     def _tick_at(self, now: float) -> int:
         # A deadline that is a fraction of a microsecond ahead has come: sleeps end there.
@@ -148,16 +168,20 @@ class PsutilBackend:
         if os.getpid() != self._pid or self._thread is None:
             return True
         self._stopping.set()
-        self._thread.join(timeout)
+        self._thread.join(min(timeout, threading.TIMEOUT_MAX))
         return not self._thread.is_alive()
 
     def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
         if os.getpid() != self._pid:  # before the lock, which may have been held at the fork
             return None
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: self._windows or self._finished, timeout)
-            closed = self._windows.popleft() if self._windows else None
-        return None if closed is None else closed.window(percentiles=percentiles)
+            while not self._windows:
+                if self._finished or (deadline is not None and not time.monotonic() < deadline):
+                    return None
+                self._changed.wait(next_wait(deadline))
+            closed = self._windows.popleft()
+        return closed.window(percentiles=percentiles)
 
     def stats(self) -> dict[str, Any]:
         return {
