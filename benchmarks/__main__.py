@@ -1,4 +1,4 @@
-"""python -m benchmarks [--rounds N] [--quick] [--only NAME …] [--json FILE] [--check]"""
+"""The command line: `python -m benchmarks --help` says what it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks import (
@@ -103,9 +104,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"[{elapsed:4.0f} s] {measuring[0]}, {text}", file=sys.stderr, flush=True)
 
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else USUAL_ROUNDS)
-    with Bench(rounds, options.quick, announce) as bench:
+    with closing(Bench(rounds, options.quick, announce)) as bench:
         results = measure(bench, options.only or list(MEASURES), measuring)
-    report.print_table(results)
+    context["load_average_after"] = list(os.getloadavg())
+    report.print_table(results, rounds)
     report.write_json(options.json, results, context, arguments)
     print(f"every raw turn: {options.json}")
     missed = [row for result in results.values() for row in result.missed]

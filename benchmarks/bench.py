@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 
-from benchmarks.programs import run_child
+from benchmarks.programs import ServingChild, run_child
 from benchmarks.rounds import OFF, Figures, Samples, Turn, alternate
 from benchmarks.server import TrackingServer
 from benchmarks.variants import VARIANTS, sampling
@@ -22,7 +21,7 @@ RATE = 100.0
 
 @dataclass
 class Bench:
-    """One run of the benchmarks; a context manager, because of the server and the folder."""
+    """One run of the benchmarks. `close` it: it has a server and a folder."""
 
     rounds: int
     quick: bool
@@ -32,16 +31,12 @@ class Bench:
     _server_runs: Samples | None = None
     _empty_store: Path | None = None
     _names: count[int] = field(default_factory=count)
+    _serving: dict[tuple[object, ...], ServingChild] = field(default_factory=dict)
 
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the server and the children, and removes the folder."""
+        for child in self._serving.values():
+            child.close()
         if self._server is not None:
             self._server.close()
         self._scratch.cleanup()
@@ -100,9 +95,14 @@ class Bench:
         settings: Mapping[str, str] | None = None,
     ) -> Figures:
         """Runs one of the children in the scratch folder."""
-        return run_child(
-            module, *arguments, folder=self.folder, seconds=seconds, settings=settings
-        )
+        return run_child(module, *arguments, folder=self.folder, seconds=seconds, settings=settings)
+
+    def serving(self, module: str, *arguments: object) -> ServingChild:
+        """A child that serves turns, started at the first and kept for the later ones."""
+        key = (module, *arguments)
+        if key not in self._serving:
+            self._serving[key] = ServingChild(module, *arguments, folder=self.folder)
+        return self._serving[key]
 
     def server_runs(self, measure: Callable[[], Samples]) -> Samples:
         """The runs against the server, made once and shared by the measures that look at them."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.programs import compile_program, run_program
 from benchmarks.report import COLUMNS, Result, Row, at_most
-from benchmarks.rounds import BARE, NATIVE, PSUTIL, Figures, named
+from benchmarks.rounds import BARE, NATIVE, PSUTIL, Figures, Turn, back_and_forth
 
 CPUS = 512
 INTERRUPTS = 20_000
 RATE = 1000.0
+TURN_SECONDS = 0.5
 FIRST_LINE_BYTES = 512
 START = "bare read of 512 bytes"
 FIGURE = "cost_us"
@@ -39,34 +40,33 @@ def proc_stat() -> str:
     return "\n".join([*lines, "softirq 11 1 1 1 1 1 1 1 1 1 1"]) + "\n"
 
 
-def bare_read(bench: Bench, file: Path, length: int, seconds: float) -> Figures:
+def bare_read(bench: Bench, file: Path, length: int) -> Figures:
     """One run of the floor; length 0 is the whole file."""
     program = compile_program("bare_read", bench.folder)
-    cost_ns, reads = run_program(program, file, length, RATE, seconds, seconds=seconds)
+    arguments = (file, length, RATE, TURN_SECONDS)
+    cost_ns, reads = run_program(program, *arguments, seconds=TURN_SECONDS)
     return {FIGURE: cost_ns / reads / 1e3}
 
 
-def sampler(bench: Bench, procfs: Path, seconds: float) -> Figures:
+def sampler(bench: Bench, procfs: Path) -> Figures:
     """One run of our sampler with the source `cpu` alone."""
-    arguments = (RATE, seconds, "native", "cpu", procfs)
-    figures = bench.child("sampler", *arguments, seconds=seconds)
+    child = bench.serving("sampler", "native", "cpu", procfs)
+    figures = child.ask(RATE, TURN_SECONDS, seconds=TURN_SECONDS)
     return {**figures, FIGURE: figures["cpu_cost_us"]}
 
 
 def measure(bench: Bench, procfs: Path) -> Result:
     """Both floors, psutil and ours, in turns."""
-    seconds = bench.seconds(1.5, 0.7)
     file = procfs / "stat"
     file.write_text(proc_stat(), encoding="ascii")
-    turns = {
-        BARE: partial(bare_read, bench, file, 0, seconds),
-        NATIVE: partial(sampler, bench, procfs, seconds),
-        START: partial(bare_read, bench, file, FIRST_LINE_BYTES, seconds),
-        PSUTIL: partial(
-            bench.child, "psutil_cpu_times", procfs, RATE, seconds, seconds=seconds
-        ),
-    }
-    samples = bench.alternate(named(turns))
+    pairs = back_and_forth(
+        (BARE, partial(bare_read, bench, file, 0)),
+        (NATIVE, partial(sampler, bench, procfs)),
+        (START, partial(bare_read, bench, file, FIRST_LINE_BYTES)),
+    )
+    arguments = ("psutil_cpu_times", procfs, RATE, TURN_SECONDS)
+    psutil: Turn = (PSUTIL, partial(bench.child, *arguments, seconds=TURN_SECONDS))
+    samples = bench.alternate([*pairs, *pairs, psutil])
     whole = samples.ratio(NATIVE, BARE, FIGURE)
     start = samples.ratio(NATIVE, START, FIGURE)
     figures = samples.medians(FIGURE, COLUMNS)
@@ -78,7 +78,8 @@ def measure(bench: Bench, procfs: Path) -> Result:
         Row("CPU sample, 512 CPUs", "µs, bare: all", figures, whole, TARGET, whole),
         Row("CPU sample, 512 CPUs", "µs, bare: 512 B", of_start, start),
     ]
-    return Result(rows, {"samples": samples})
+    note = "the ratio is to a read of the whole file, then to one of the 512 bytes that ours reads"
+    return Result(rows, {"samples": samples}, [note])
 
 
 def run(bench: Bench) -> Result:

@@ -24,19 +24,28 @@ from benchmarks.rounds import (
     alternate,
     named,
 )
+from benchmarks.variants import VARIANTS
 
 FIGURE = "added_mib"
 TARGET = at_most(4, " MiB")
-KINDS = {STOCK: "stock", PSUTIL: "direct", NATIVE: "native", PSUTIL_BACKEND: "psutil"}
+PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    STOCK: ("resident_stock",),
+    PSUTIL: ("resident_psutil",),
+    NATIVE: ("resident_sampler", "native"),
+    PSUTIL_BACKEND: ("resident_sampler", "psutil"),
+}
 SETTINGS: Mapping[str, tuple[float, int]] = {"1 kHz": (0.001, 1000), "default settings": (10.0, 1)}
 
 
 def resident(bench: Bench, name: str, interval: float, samples: int) -> Figures:
     """One process."""
     seconds = bench.seconds(10.0, 3.0)
-    settings = {"MLFLOW_TRACKING_URI": bench.sqlite_uri()} if name == STOCK else {}
-    arguments = (KINDS[name], seconds, interval, samples)
-    return bench.child("resident", *arguments, seconds=seconds, settings=settings)
+    settings = {}
+    if name == STOCK:
+        settings = {**VARIANTS[STOCK], "MLFLOW_TRACKING_URI": bench.sqlite_uri()}
+    program, *backend = PROGRAMS[name]
+    arguments = (seconds, interval, samples, *backend)
+    return bench.child(program, *arguments, seconds=seconds, settings=settings)
 
 
 def measure(bench: Bench) -> dict[str, Samples]:
@@ -44,11 +53,9 @@ def measure(bench: Bench) -> dict[str, Samples]:
     samples = {setting: Samples() for setting in SETTINGS}
     for number in range(1, bench.rounds + 1):
         bench.announce(f"round {number} of {bench.rounds}: all side by side")
-        with ThreadPoolExecutor(len(KINDS) * len(SETTINGS)) as pool:
+        with ThreadPoolExecutor(len(PROGRAMS) * len(SETTINGS)) as pool:
             started = {
-                setting: {
-                    name: pool.submit(resident, bench, name, *values) for name in KINDS
-                }
+                setting: {name: pool.submit(resident, bench, name, *values) for name in PROGRAMS}
                 for setting, values in SETTINGS.items()
             }
             for setting, futures in started.items():

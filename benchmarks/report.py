@@ -82,7 +82,7 @@ def number(value: float | None) -> str:
     """A figure with as many digits as mean something."""
     if value is None:
         return ""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 2 else 3
     return f"{value:.{digits}f}"
 
 
@@ -92,9 +92,9 @@ def _verdict(row: Row) -> str:
     return "[green]yes[/]" if row.met else "[red]no[/]"
 
 
-def print_table(results: Mapping[str, Result]) -> None:
+def print_table(results: Mapping[str, Result], rounds: int) -> None:
     """The one table of a run, then the remarks that its figures need."""
-    table = Table(title="Medians of alternating rounds", header_style="bold")
+    table = Table(title=f"Medians of alternating rounds ({rounds})", header_style="bold")
     table.add_column("measure")
     for column in (*COLUMNS, "ratio", "target", "met?"):
         table.add_column(column, justify="right")
@@ -123,13 +123,14 @@ def _failures(result: Result) -> list[str]:
 
 
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, Any]:

@@ -36,4 +36,4 @@ def run(bench: Bench) -> Result:
     found = {name: per_window(samples, name) for name in MONITORED}
     figures = {name: value for name, value in found.items() if value is not None}
     row = Row("requests per window", "count", figures, None, TARGET, figures.get(NATIVE))
-    return Result([row], {}, [note(samples)])
+    return Result([row], {}, [note(samples)] if figures else [])

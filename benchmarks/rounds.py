@@ -50,9 +50,7 @@ class Samples:
 
     def ratio(self, numerator: str, denominator: str, figure: str) -> float | None:
         """Median quotient of one figure over the neighbouring turns of two participants."""
-        return self.paired(
-            numerator, denominator, lambda one, other: one[figure] / other[figure]
-        )
+        return self.paired(numerator, denominator, lambda one, other: one[figure] / other[figure])
 
     def medians(self, figure: str, participants: Sequence[str]) -> dict[str, float]:
         """The medians of those participants that had a turn."""
@@ -78,6 +76,11 @@ def alternate(rounds: int, turns: Sequence[Turn], announce: Callable[[str], None
                 continue
             samples.turns.setdefault(participant, []).append(figures)
     return samples
+
+
+def back_and_forth(*turns: Turn) -> list[Turn]:
+    """A B B A: neighbours are A and B each time, and a drift of the machine favours neither."""
+    return [*turns, *reversed(turns)]
 
 
 def named(turns: Mapping[str, Callable[[], Figures]]) -> list[Turn]:

@@ -79,12 +79,15 @@ class TrackingServer:
 
     def close(self) -> None:
         """Ends the server and its workers, which share its process group."""
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, signal_number)
-                self._process.wait(STOP_SECONDS)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        self._process.wait()
+        if not self._ends_after(signal.SIGTERM):
+            self._ends_after(signal.SIGKILL)
+
+    def _ends_after(self, signal_number: signal.Signals) -> bool:
+        try:
+            os.killpg(self._process.pid, signal_number)
+            self._process.wait(STOP_SECONDS)
+        except ProcessLookupError:
+            self._process.wait()
+        except subprocess.TimeoutExpired:
+            return False
+        return True

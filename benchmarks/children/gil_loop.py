@@ -1,12 +1,15 @@
-"""gil_loop SECONDS: a pure-Python loop in the main thread, in a run with the monitor off, then on.
+"""gil_loop SECONDS: a pure-Python loop in the main thread of a run.
 
-Both halves are one process, so they differ in nothing else. Prints p99.9 of the time of an
-iteration and the iterations a second, for both.
+Half the time with the monitor off, then all the time with it on, then the other half with it off:
+one process, so on and off differ in nothing else, and one that gets slower meanwhile slows both.
+Prints p99.9 of the time of an iteration and the iterations a second, for both, and how often the
+thread went to sleep.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from array import array
@@ -41,41 +44,52 @@ def _timed(count: int) -> float:
     return time.perf_counter() - before
 
 
-def loop(seconds: float, count: int) -> dict[str, float]:
-    """Iterates for that long; p99.9 of an iteration in seconds, and iterations a second."""
+def loop(seconds: float, count: int) -> array[int]:
+    """Iterates for that long; the time of every iteration in nanoseconds."""
     clock = time.perf_counter_ns
     durations = array("q")
-    start = before = clock()
-    end = start + round(seconds * 1e9)
+    before = clock()
+    end = before + round(seconds * 1e9)
     while before < end:
         iteration(count)
         now = clock()
         durations.append(now - before)
         before = now
-    ordered = sorted(durations)
-    p999 = ordered[int(len(ordered) * 0.999)]
-    return {"p999_us": p999 / 1e3, "per_second": len(ordered) / (before - start) * 1e9}
+    return durations
 
 
-def in_run(sampled: bool, seconds: float, count: int) -> dict[str, float]:
-    """The loop as the training code of a run."""
+def waits() -> int:
+    """How often this thread has gone to sleep; a loop that only computes sleeps for the GIL."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+def in_run(sampled: bool, seconds: float, count: int) -> tuple[array[int], dict[str, float]]:
+    """The loop as the training code of a run; its waits, and whose monitor watched it."""
     with mlflow.start_run(log_system_metrics=sampled) as run:
-        return {**monitor_of(run.info.run_id), **loop(seconds, count)}
+        before = waits()
+        durations = loop(seconds, count)
+        waits_per_second = (waits() - before) / seconds
+        return durations, {"waits_per_second": waits_per_second, **monitor_of(run.info.run_id)}
+
+
+def summary(durations: array[int]) -> tuple[float, float]:
+    """p99.9 of an iteration in microseconds, and iterations a second."""
+    ordered = sorted(durations)
+    return ordered[int(len(ordered) * 0.999)] / 1e3, len(ordered) / sum(ordered) * 1e9
 
 
 def main(seconds: float) -> None:
-    """Warms up what is imported at the first window, then measures off and on."""
+    """Warms up what is imported at the first window, then measures."""
     count = calibrate()
     in_run(True, WARM_UP_SECONDS, count)
-    off = in_run(False, seconds, count)
-    on = in_run(True, seconds, count)
-    figures = {
-        **on,
-        "off_p999_us": off["p999_us"],
-        "off_per_second": off["per_second"],
-        "p999_ratio": on["p999_us"] / off["p999_us"],
-        "throughput_ratio": on["per_second"] / off["per_second"],
-    }
+    off, off_figures = in_run(False, seconds / 2, count)
+    on, figures = in_run(True, seconds, count)
+    figures["off_waits_per_second"] = off_figures["waits_per_second"]
+    off += in_run(False, seconds / 2, count)[0]
+    figures["off_p999_us"], figures["off_per_second"] = summary(off)
+    figures["on_p999_us"], figures["on_per_second"] = summary(on)
+    figures["p999_ratio"] = figures["on_p999_us"] / figures["off_p999_us"]
+    figures["throughput_ratio"] = figures["on_per_second"] / figures["off_per_second"]
     print(json.dumps(figures))
 
 

@@ -45,12 +45,14 @@ def main(seconds: float, window_seconds: float, access_log: Path | None) -> None
     """Runs, sleeps, ends, and prints what it took."""
     with mlflow.start_run() as run:
         run_id = run.info.run_id
-        figures = monitor_of(run_id)
-        requests, wall, start = requests_in(access_log), time.time(), time.monotonic()
+        requests, wall = requests_in(access_log), time.time()
         cpu = time.process_time()
         time.sleep(seconds)
-    figures["cpu_seconds"] = time.process_time() - cpu
-    figures["end_seconds"] = time.monotonic() - start - seconds
+        look = time.process_time()
+        figures = monitor_of(run_id)
+        look, end = time.process_time() - look, time.monotonic()
+    figures["cpu_seconds"] = time.process_time() - cpu - look
+    figures["end_seconds"] = time.monotonic() - end
     figures["requests"] = requests_in(access_log) - requests
     figures.update(windows_of(run_id, wall, window_seconds))
     print(json.dumps(figures))

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from pathlib import Path
 
 NATIVE_THREAD = "smn-host"
 """Name of the thread that our native backend samples on."""
 
-_TASKS = "/proc/self/task"
+_SELF = Path("/proc/self")
+_KIB_PER_MIB = 1024
 
 
 def thread_ids() -> set[int]:
     """Kernel thread ids of all threads, those that Python doesn't know included."""
-    return {int(name) for name in os.listdir(_TASKS)}
+    return {int(task.name) for task in (_SELF / "task").iterdir()}
 
 
 def thread_name(thread_id: int) -> str:
     """The name that the kernel has for a thread; empty once the thread is gone."""
     try:
-        with open(f"{_TASKS}/{thread_id}/comm", encoding="utf-8") as file:
-            return file.read().strip()
+        return (_SELF / "task" / str(thread_id) / "comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -32,17 +32,13 @@ def threads_named(name: str) -> set[int]:
 
 def cpu_ns(threads: Iterable[int]) -> int:
     """Nanoseconds of CPU that the threads have had, from the scheduler's own count."""
-    total = 0
-    for thread_id in threads:
-        with open(f"{_TASKS}/{thread_id}/schedstat", encoding="ascii") as file:
-            total += int(file.read().split()[0])
-    return total
+    files = [_SELF / "task" / str(thread_id) / "schedstat" for thread_id in threads]
+    return sum(int(file.read_text(encoding="ascii").split()[0]) for file in files)
 
 
-def resident_bytes() -> int:
-    """Resident memory, counted page by page (VmRSS lags behind by some pages for each CPU)."""
-    with open("/proc/self/smaps_rollup", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Rss:"):
-                return int(line.split()[1]) * 1024
+def resident_mib() -> float:
+    """Resident memory, counted page by page; VmRSS may lag behind by many pages."""
+    for line in (_SELF / "smaps_rollup").read_text(encoding="ascii").splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) / _KIB_PER_MIB
     raise OSError("/proc/self/smaps_rollup has no line Rss")

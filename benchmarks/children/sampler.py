@@ -1,6 +1,7 @@
-"""sampler RATE SECONDS BACKEND SOURCES PROCFS: our Sampler, drained by the main thread.
+"""sampler BACKEND SOURCES PROCFS: our Sampler, drained by the main thread.
 
-Prints the CPU time of its sampling thread, the ticks in it, and the mean cost of each source.
+For each line RATE SECONDS that it reads it runs a new sampler and prints the CPU time of its
+sampling thread, the ticks in it, and the mean cost of each source.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ import json
 import sys
 import time
 
+from benchmarks.children import own_process
 from sysmetrics_native import Sampler
 
-from benchmarks.children import own_process
-
-WARM_UP_SECONDS = 0.3
+WARM_UP_SECONDS = 0.1
 
 
 def drain(sampler: Sampler, seconds: float) -> None:
@@ -33,8 +33,8 @@ def sampling_threads(before: set[int], backend: str) -> set[int]:
     return threads
 
 
-def main(rate: float, seconds: float, backend: str, sources: str, procfs: str) -> None:
-    """Runs the sampler and prints what it took."""
+def run(backend: str, sources: str, procfs: str, rate: float, seconds: float) -> dict[str, float]:
+    """Runs a sampler; what it took."""
     roots = {} if procfs == "/proc" else {"procfs_path": procfs}
     before = own_process.thread_ids()
     with Sampler(
@@ -58,8 +58,15 @@ def main(rate: float, seconds: float, backend: str, sources: str, procfs: str) -
     }
     for name, source in stats["sources"].items():
         figures[f"{name}_cost_us"] = source["mean_cost_seconds"] * 1e6
-    print(json.dumps(figures))
+    return figures
+
+
+def main(backend: str, sources: str, procfs: str) -> None:
+    """Answers until its input ends."""
+    for line in sys.stdin:
+        rate, seconds = map(float, line.split())
+        print(json.dumps(run(backend, sources, procfs, rate, seconds)), flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:6])
+    main(*sys.argv[1:4])

@@ -10,7 +10,9 @@ import json
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -21,15 +23,16 @@ THREAD = "SystemMetricsMonitor"
 WARM_UP_SECONDS = 1.0
 
 
-def count_samples(counter: list[int]) -> None:
+def counted_samples(counter: list[int]) -> AbstractContextManager[object]:
     """Makes the monitor's class count how often it samples."""
-    collect = SystemMetricsMonitor.collect_metrics
+    stock: Any = SystemMetricsMonitor  # MLflow's own code has no types
+    collect = stock.collect_metrics
 
-    def counted(self: Any) -> Any:
+    def counted(monitor: object) -> object:
         counter[0] += 1
-        return collect(self)
+        return collect(monitor)
 
-    SystemMetricsMonitor.collect_metrics = counted
+    return patch.object(SystemMetricsMonitor, "collect_metrics", counted)
 
 
 def monitor_thread() -> int:
@@ -43,8 +46,7 @@ def monitor_thread() -> int:
 def main(seconds: float) -> None:
     """Sleeps in a run and prints what the monitor took meanwhile."""
     counter = [0]
-    count_samples(counter)
-    with mlflow.start_run():
+    with counted_samples(counter), mlflow.start_run():
         time.sleep(WARM_UP_SECONDS)
         thread = monitor_thread()
         cpu, ticks, start = own_process.cpu_ns([thread]), counter[0], time.monotonic()
