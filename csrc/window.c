@@ -35,8 +35,10 @@ static void fold_begin(smn_fold *fold, double numerator, double denominator)
 static void take_value(smn_fold *fold, double value, value_list *list)
 {
     smn_summary *summary = &fold->summary;
-    summary->min = fmin(summary->min, value); /* fmin ignores the NaN of the beginning */
-    summary->max = fmax(summary->max, value);
+    if (!(summary->min <= value)) /* true for the NaN of the beginning, too */
+        summary->min = value;
+    if (!(summary->max >= value))
+        summary->max = value;
     summary->last = value;
     summary->values++;
     if (list != NULL)

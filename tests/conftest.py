@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
-from sysmetrics_native import settings
+from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
+from tests.procfs_tree import ProcfsTree
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
 _ONLY_BACKEND = os.environ.get("SYSMETRICS_NATIVE_TEST_BACKEND")
 BACKENDS = [_ONLY_BACKEND] if _ONLY_BACKEND else ["native", "psutil"]
+
+# On a busy machine an example takes as long as it takes; and CI must not find by chance.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The one place where tests of the C core are skipped: where it is said to be missing."""
+    if "native" in BACKENDS:
+        return
+    skip = pytest.mark.skip(reason="needs the C core, which this installation is built without")
+    for item in items:
+        if item.get_closest_marker("native") is not None:
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +59,32 @@ def backend(request: pytest.FixtureRequest) -> str:
     if name == "native":
         assert is_native_built(), "the C core is missing from this installation"
     return name
+
+
+class MakeSampler(Protocol):
+    """Makes a `Sampler` of the backend under test."""
+
+    def __call__(self, **options: Any) -> Sampler: ...
+
+
+@pytest.fixture
+def make_sampler(backend: str) -> Iterator[MakeSampler]:
+    """Makes samplers, and stops those that a failed test leaves running."""
+    samplers = []
+
+    def make(**options: Any) -> Sampler:
+        sampler = Sampler(backend=backend, **options)
+        samplers.append(sampler)
+        return sampler
+
+    yield make
+    for sampler in samplers:
+        sampler.stop()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> ProcfsTree:
+    """A folder that stands in for /proc, for tests of the native backend."""
+    root = tmp_path / "proc"
+    root.mkdir()
+    return ProcfsTree(root)

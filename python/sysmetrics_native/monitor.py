@@ -88,6 +88,7 @@ class SystemMetricsMonitor:
         except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
             _logger.warning("Failed to start monitoring system metrics: %s", error)
             self._sampler.stop()
+            self._delivery.put_last()  # its thread, if it runs, has nothing to wait for
             return
         self._thread = thread
         atexit.register(self.finish)

@@ -15,12 +15,12 @@ enum {
 /* What parsers look at. */
 static const char telling[] = "0123456789 \t\n:|-+.cpuMem\0\xff";
 
-static char telling_byte(chance *chance)
+static char telling_byte(chance_state *chance)
 {
     return telling[chance_below(chance, sizeof telling - 1)];
 }
 
-static size_t damage(chance *chance, char *text, size_t length, size_t room)
+static size_t damage(chance_state *chance, char *text, size_t length, size_t room)
 {
     if (length == 0) {
         text[0] = telling_byte(chance);
@@ -54,7 +54,7 @@ static size_t damage(chance *chance, char *text, size_t length, size_t room)
     }
 }
 
-size_t chance_mutate(chance *chance, const char *text, size_t length, char *mutated)
+size_t chance_mutate(chance_state *chance, const char *text, size_t length, char *mutated)
 {
     memcpy(mutated, text, length);
     size_t room = length * 2 + 16;

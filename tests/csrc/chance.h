@@ -7,9 +7,9 @@
 
 typedef struct {
     uint64_t state;
-} chance;
+} chance_state;
 
-static inline uint64_t chance_next(chance *chance)
+static inline uint64_t chance_next(chance_state *chance)
 {
     chance->state += UINT64_C(0x9e3779b97f4a7c15);
     uint64_t mixed = chance->state;
@@ -19,7 +19,7 @@ static inline uint64_t chance_next(chance *chance)
 }
 
 /* 0 ≤ result < limit; limit > 0. */
-static inline uint64_t chance_below(chance *chance, uint64_t limit)
+static inline uint64_t chance_below(chance_state *chance, uint64_t limit)
 {
     return chance_next(chance) % limit;
 }
@@ -29,6 +29,6 @@ static inline uint64_t chance_below(chance *chance, uint64_t limit)
  * damages it at a few places as a bad disk, a race or an attacker would.
  * Returns the new length.
  */
-size_t chance_mutate(chance *chance, const char *text, size_t length, char *mutated);
+size_t chance_mutate(chance_state *chance, const char *text, size_t length, char *mutated);
 
 #endif

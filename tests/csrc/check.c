@@ -17,9 +17,8 @@ static _Atomic uint64_t checks;
 static _Atomic uint64_t failures;
 static _Thread_local char current_case[200];
 
-__attribute__((format(printf, 4, 5))) static void fail(const char *file, int line,
-                                                       const char *expression, const char *format,
-                                                       ...)
+__attribute__((format(printf, 4, 5))) static void
+fail(const char *file, int line, const char *expression, const char *format, ...)
 {
     uint64_t before = atomic_fetch_add(&failures, 1);
     if (before == MOST_PRINTED)
@@ -48,8 +47,7 @@ bool check_true(const char *file, int line, const char *expression, bool holds)
     return holds;
 }
 
-bool check_int(const char *file, int line, const char *expression, int64_t actual,
-               int64_t expected)
+bool check_int(const char *file, int line, const char *expression, int64_t actual, int64_t expected)
 {
     bool holds = count(actual == expected);
     if (!holds)
@@ -69,9 +67,8 @@ bool check_u64(const char *file, int line, const char *expression, uint64_t actu
 bool check_near(const char *file, int line, const char *expression, double actual, double expected,
                 double tolerance)
 {
-    bool holds = isnan(expected)
-                     ? isnan(actual)
-                     : actual >= expected - tolerance && actual <= expected + tolerance;
+    bool holds = isnan(expected) ? isnan(actual)
+                                 : actual >= expected - tolerance && actual <= expected + tolerance;
     if (!count(holds))
         fail(file, line, expression, "is %.17g, not %.17g (within %g)", actual, expected,
              tolerance);
@@ -114,11 +111,6 @@ void check_case(const char *format, ...)
     va_start(values, format);
     vsnprintf(current_case, sizeof current_case, format, values);
     va_end(values);
-}
-
-uint64_t check_failures(void)
-{
-    return atomic_load(&failures);
 }
 
 int check_report(void)

@@ -49,8 +49,6 @@ _Noreturn void check_give_up(const char *file, int line, const char *expression)
 /* Says which case of a table or loop this thread is at; printed with every failure. NULL: none. */
 void check_case(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-uint64_t check_failures(void);
-
 /* Prints the sum of it all; returns what main shall return. */
 int check_report(void);
 

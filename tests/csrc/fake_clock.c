@@ -1,6 +1,6 @@
 #include "fake_clock.h"
 
-#include <sched.h>
+#include <stddef.h>
 
 #include "self.h"
 
@@ -24,7 +24,7 @@ static void sleep_until(void *context, _Atomic uint32_t *flag, uint64_t deadline
     atomic_store(&clock->deadline_ns, deadline_ns);
     atomic_store(&clock->flag, flag);
     atomic_fetch_add(&clock->sleeps, 1);
-    atomic_store(&clock->asleep, true);
+    smn_futex_wake(&clock->sleeps);
     while (atomic_load(&clock->now_ns) < deadline_ns) {
         bool stopping = atomic_load(flag) != 0;
         if (stopping && !atomic_load(&clock->deaf))
@@ -34,7 +34,6 @@ static void sleep_until(void *context, _Atomic uint32_t *flag, uint64_t deadline
         else
             (void)smn_futex_wait(flag, 0, SMN_NEVER);
     }
-    atomic_store(&clock->asleep, false);
 }
 
 void fake_clock_init(fake_clock *clock)
@@ -49,25 +48,25 @@ void fake_clock_init(fake_clock *clock)
     };
 }
 
+void fake_clock_settle(const fake_clock *clock)
+{
+    while (atomic_load(&clock->sleeps) == 0)
+        self_breathe();
+}
+
 void fake_clock_advance(fake_clock *clock, uint64_t ns)
 {
-    while (!atomic_load(&clock->asleep))
-        self_breathe();
-    uint64_t sleeps = atomic_load(&clock->sleeps);
+    fake_clock_settle(clock);
+    uint32_t sleeps = atomic_load(&clock->sleeps);
     uint64_t now_ns = atomic_fetch_add(&clock->now_ns, ns) + ns;
     if (now_ns < atomic_load(&clock->deadline_ns))
         return;
     /* Woken again and again: the first call may come before the thread really sleeps. */
-    while (atomic_load(&clock->sleeps) == sleeps || !atomic_load(&clock->asleep)) {
+    while (atomic_load(&clock->sleeps) == sleeps) {
         smn_futex_wake(atomic_load(&clock->flag));
-        sched_yield();
+        uint64_t soon_ns = smn_system_clock.monotonic_ns(NULL) + 1000000;
+        (void)smn_futex_wait(&clock->sleeps, sleeps, soon_ns);
     }
-}
-
-void fake_clock_repeat(fake_clock *clock, uint64_t ns, int count)
-{
-    for (int i = 0; i < count; i++)
-        fake_clock_advance(clock, ns);
 }
 
 void fake_clock_step_wall(fake_clock *clock, int64_t ns)
@@ -77,6 +76,6 @@ void fake_clock_step_wall(fake_clock *clock, int64_t ns)
 
 double fake_clock_wall_seconds(const fake_clock *clock)
 {
-    fake_clock *self = (fake_clock *)(uintptr_t)clock;
-    return (double)wall_ns(self) * 1e-9;
+    return (double)((int64_t)atomic_load(&clock->now_ns) + atomic_load(&clock->wall_ahead_ns)) *
+           1e-9;
 }

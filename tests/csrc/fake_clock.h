@@ -16,9 +16,8 @@ typedef struct {
     smn_clock clock; /* what the sampler gets */
     _Atomic uint64_t now_ns;
     _Atomic int64_t wall_ahead_ns; /* of monotonic time */
-    _Atomic bool deaf;             /* a sleeper that does not hear stop, as if stuck in the kernel */
-    _Atomic bool asleep;
-    _Atomic uint64_t sleeps; /* how often it fell asleep */
+    _Atomic bool deaf;       /* a sleeper that does not hear stop, as if stuck in the kernel */
+    _Atomic uint32_t sleeps; /* futex: how often it fell asleep */
     _Atomic uint64_t deadline_ns;
     _Atomic(_Atomic uint32_t *) flag; /* of the sleeper */
 } fake_clock;
@@ -26,11 +25,11 @@ typedef struct {
 /* Monotonic time begins at 1000 s, Unix time at 1,700,000,000 s. */
 void fake_clock_init(fake_clock *clock);
 
+/* Waits until the sampling thread has come to sleep for the first time. */
+void fake_clock_settle(const fake_clock *clock);
+
 /* Waits until the sampling thread sleeps, moves time and, if that is due, waits for its tick. */
 void fake_clock_advance(fake_clock *clock, uint64_t ns);
-
-/* The same, `count` times. */
-void fake_clock_repeat(fake_clock *clock, uint64_t ns, int count);
 
 /* Steps Unix time, as a person or NTP does. */
 void fake_clock_step_wall(fake_clock *clock, int64_t ns);

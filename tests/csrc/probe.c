@@ -15,7 +15,7 @@ const smn_source *probe_source(const char *name)
     return NULL;
 }
 
-int probe_open_in(probe *probe, const char *source, const smn_environment *environment)
+int probe_open_in(source_probe *probe, const char *source, const smn_environment *environment)
 {
     memset(probe, 0, sizeof *probe);
     probe->source = probe_source(source);
@@ -32,33 +32,34 @@ int probe_open_in(probe *probe, const char *source, const smn_environment *envir
     return 0;
 }
 
-void probe_open(probe *probe, const char *source, const tree *tree)
+void probe_open(source_probe *probe, const char *source, const proc_tree *tree)
 {
     smn_environment environment = {.procfs = tree->root, .sysfs = -1, .disk_paths = "/"};
     REQUIRE(probe_open_in(probe, source, &environment) == 0);
 }
 
-void probe_close(probe *probe)
+void probe_close(source_probe *probe)
 {
     probe->source->close(probe->state);
     smn_schema_release(&probe->schema);
     free(probe->columns);
 }
 
-int probe_sample(probe *probe)
+int probe_sample(source_probe *probe)
 {
     for (int i = 0; i < probe->schema.columns; i++)
         probe->columns[i] = NAN;
     return probe->source->sample(probe->state, probe->columns);
 }
 
-int probe_sample_text(probe *probe, const tree *tree, const char *name, const char *text)
+int probe_sample_text(source_probe *probe, const proc_tree *tree, const char *name,
+                      const char *text)
 {
     tree_write_text(tree, name, text);
     return probe_sample(probe);
 }
 
-static const smn_series_spec *find(const probe *probe, const char *key)
+static const smn_series_spec *find(const source_probe *probe, const char *key)
 {
     for (int i = 0; i < probe->schema.series_count; i++) {
         if (strcmp(probe->schema.series[i].spec.key, key) == 0)
@@ -67,14 +68,14 @@ static const smn_series_spec *find(const probe *probe, const char *key)
     return NULL;
 }
 
-double probe_value(const probe *probe, const char *key)
+double probe_value(const source_probe *probe, const char *key)
 {
     const smn_series_spec *spec = find(probe, key);
     REQUIRE(spec != NULL);
     return probe->columns[spec->numerator] * spec->scale;
 }
 
-bool probe_has(const probe *probe, const char *key)
+bool probe_has(const source_probe *probe, const char *key)
 {
     return find(probe, key) != NULL;
 }

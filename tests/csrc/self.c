@@ -1,7 +1,6 @@
 #include "self.h"
 
 #include <dirent.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +55,16 @@ pid_t self_find_thread(const char *name)
     }
     closedir(threads);
     return found;
+}
+
+bool self_thread_ends(const char *name)
+{
+    for (time_t end = time(NULL) + 60; self_find_thread(name) != 0;) {
+        if (time(NULL) > end)
+            return false;
+        self_breathe();
+    }
+    return true;
 }
 
 uint64_t self_status(pid_t thread, const char *key, int base)

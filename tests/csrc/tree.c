@@ -11,7 +11,7 @@
 
 #include "check.h"
 
-void tree_create(tree *tree)
+void tree_create(proc_tree *tree)
 {
     const char *parent = getenv("TMPDIR");
     if (parent == NULL || *parent == '\0')
@@ -31,13 +31,13 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
     return remove(path);
 }
 
-void tree_destroy(tree *tree)
+void tree_destroy(proc_tree *tree)
 {
     close(tree->root);
     REQUIRE(nftw(tree->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
-static void make_folders(const tree *tree, const char *name)
+static void make_folders(const proc_tree *tree, const char *name)
 {
     char folder[PATH_MAX];
     for (const char *slash = strchr(name, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
@@ -49,7 +49,7 @@ static void make_folders(const tree *tree, const char *name)
     }
 }
 
-void tree_write(const tree *tree, const char *name, const void *bytes, size_t length)
+void tree_write(const proc_tree *tree, const char *name, const void *bytes, size_t length)
 {
     make_folders(tree, name);
     int fd = openat(tree->root, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -64,15 +64,14 @@ void tree_write(const tree *tree, const char *name, const void *bytes, size_t le
     close(fd);
 }
 
-void tree_write_text(const tree *tree, const char *name, const char *text)
+void tree_write_text(const proc_tree *tree, const char *name, const char *text)
 {
     tree_write(tree, name, text, strlen(text));
 }
 
-void tree_remove(const tree *tree, const char *name)
+void tree_remove(const proc_tree *tree, const char *name)
 {
     REQUIRE(unlinkat(tree->root, name, 0) == 0 || errno == ENOENT || errno == EISDIR ||
             errno == EPERM);
-    REQUIRE(unlinkat(tree->root, name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
-            errno == ENOTDIR);
+    REQUIRE(unlinkat(tree->root, name, AT_REMOVEDIR) == 0 || errno == ENOENT || errno == ENOTDIR);
 }

@@ -8,21 +8,21 @@
 typedef struct {
     char path[PATH_MAX];
     int root; /* the folder, open */
-} tree;
+} proc_tree;
 
-void tree_create(tree *tree);
+void tree_create(proc_tree *tree);
 
 /* Removes it with all that is in it. */
-void tree_destroy(tree *tree);
+void tree_destroy(proc_tree *tree);
 
 /*
  * Gives the file `name` this content, in place: whoever holds it open sees it,
  * as with a file of the kernel. Folders on the way are made.
  */
-void tree_write(const tree *tree, const char *name, const void *bytes, size_t length);
-void tree_write_text(const tree *tree, const char *name, const char *text);
+void tree_write(const proc_tree *tree, const char *name, const void *bytes, size_t length);
+void tree_write_text(const proc_tree *tree, const char *name, const char *text);
 
 /* A file, FIFO, link or empty folder; there or not. */
-void tree_remove(const tree *tree, const char *name);
+void tree_remove(const proc_tree *tree, const char *name);
 
 #endif

@@ -1,0 +1,105 @@
+/* Series and columns of schema.h, the table of sources, and the text that describes a row. */
+#include "schema.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "source.h"
+
+static void test_sources_count_from_their_own_column(void)
+{
+    static const smn_series_spec one[] = {
+        {"a", "percentage", SMN_RATIO, 0, 1, 100.0, 10.0},
+        {"b", "megabytes", SMN_GAUGE, 2, 0, 1e-6, 0.0},
+    };
+    static const smn_series_spec two[] = {
+        {"c", "megabytes", SMN_TOTAL, 1, 0, 1e-6, 0.0},
+        {"d", "watts", SMN_RATE, 0, 0, 0.1, 0.0},
+    };
+    smn_schema schema = {0};
+    smn_schema_begin_source(&schema, "first");
+    smn_schema_add_columns(&schema, 3);
+    CHECK_INT(smn_schema_add_all(&schema, one, 2), 0);
+    smn_schema_begin_source(&schema, "empty");
+    smn_schema_begin_source(&schema, "second");
+    smn_schema_add_columns(&schema, 1);
+    smn_schema_add_columns(&schema, 1);
+    CHECK_INT(smn_schema_add_all(&schema, two, 2), 0);
+
+    CHECK_INT(schema.columns, 5);
+    if (CHECK_INT(schema.series_count, 4)) {
+        CHECK_INT(schema.series[0].spec.numerator, 0);
+        CHECK_INT(schema.series[0].spec.denominator, 1);
+        CHECK_INT(schema.series[1].spec.numerator, 2);
+        CHECK_INT(schema.series[2].spec.numerator, 4);
+        CHECK_INT(schema.series[3].spec.numerator, 3);
+        CHECK_TEXT(schema.series[1].source, "first");
+        CHECK_TEXT(schema.series[2].source, "second");
+        CHECK(schema.series[0].spec.key != one[0].key); /* a copy: the caller may free its own */
+        CHECK_TEXT(schema.series[0].spec.key, "a");
+        CHECK_TEXT(schema.series[3].spec.unit, "watts");
+        CHECK_DOUBLE(schema.series[0].spec.quantum, 10.0);
+    }
+
+    static const char expected[] = "a\tpercentage\tfirst\tratio\t0\t1\t100\t10\n"
+                                   "b\tmegabytes\tfirst\tgauge\t2\t-1\t9.9999999999999995e-07\t0\n"
+                                   "c\tmegabytes\tsecond\ttotal\t4\t-1\t9.9999999999999995e-07\t0\n"
+                                   "d\twatts\tsecond\trate\t3\t-1\t0.10000000000000001\t0\n";
+    CHECK_U64(smn_schema_text(&schema, NULL, 0), strlen(expected));
+    char text[sizeof expected];
+    CHECK_U64(smn_schema_text(&schema, text, sizeof text), strlen(expected));
+    CHECK_TEXT(text, expected);
+    /* Too little room: the length all the same, and nothing written beyond. */
+    for (size_t room = 0; room < sizeof expected; room++) {
+        check_case("room for %zu", room);
+        char *tight = malloc(room > 0 ? room : 1);
+        REQUIRE(tight != NULL);
+        CHECK_U64(smn_schema_text(&schema, tight, room), strlen(expected));
+        if (room > 0)
+            CHECK(strncmp(tight, expected, room - 1) == 0 && tight[room - 1] == '\0');
+        free(tight);
+    }
+    check_case(NULL);
+    smn_schema_release(&schema);
+    CHECK_INT(schema.series_count, 0);
+    CHECK_U64(smn_schema_text(&schema, NULL, 0), 0);
+    smn_schema_release(&schema);
+}
+
+static void test_table_of_sources(void)
+{
+    static const char *const names[] = {"cpu", "memory", "disk_space", "network"};
+    int count = 0;
+    while (smn_sources[count] != NULL)
+        count++;
+    CHECK_INT(smn_source_count(), count);
+    for (int i = 0; i < count; i++) {
+        CHECK_TEXT(smn_source_name(i), smn_sources[i]->name);
+        CHECK_INT(smn_source_is_default(i), smn_sources[i]->by_default);
+        CHECK(smn_sources[i]->open != NULL && smn_sources[i]->sample != NULL &&
+              smn_sources[i]->close != NULL);
+        for (int other = 0; other < i; other++)
+            CHECK(strcmp(smn_sources[i]->name, smn_sources[other]->name) != 0);
+    }
+    CHECK(smn_source_name(-1) == NULL);
+    CHECK(smn_source_name(count) == NULL);
+    CHECK_INT(smn_source_is_default(-1), 0);
+    CHECK_INT(smn_source_is_default(count), 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        check_case("%s", names[i]);
+        bool found = false;
+        for (int s = 0; s < count; s++)
+            found = found ||
+                    (strcmp(names[i], smn_source_name(s)) == 0 && smn_source_is_default(s));
+        CHECK(found);
+    }
+    check_case(NULL);
+}
+
+int main(void)
+{
+    test_sources_count_from_their_own_column();
+    test_table_of_sources();
+    return check_report();
+}

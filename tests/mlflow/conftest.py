@@ -1,0 +1,157 @@
+"""What the tests with MLflow share: real stores and servers, programs, and the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mlflow.programs import Program
+from tests.mlflow.proxy import Proxy
+from tests.mlflow.server import Server
+from tests.support import sampling_threads, wait_until
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # Programs print what is compared: no logs of migrations, no hints.
+    "PYTHONWARNINGS": "ignore",
+}
+os.environ.update(_QUIET)  # before MLflow is imported, which looks at some only then
+
+_OUR_THREADS = {"SystemMetricsMonitor", "SystemMetricsDelivery"}
+
+StartProgram = Callable[..., Program]
+
+
+def pytest_pycollect_makemodule() -> None:
+    """Nothing in this folder is for a Python without MLflow."""
+    pytest.importorskip("mlflow", reason="MLflow is not installed")
+
+
+# ---- stores and servers -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with MLflow's tables: to make them takes seconds, to copy them nothing."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path) -> str:
+    """The URI of a SQLite database of this test's own."""
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_database, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def server(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A tracking server, one for all tests."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty_database, folder / "mlflow.db")
+    server = Server(folder, folder / "mlflow.db")
+    try:
+        server.wait_until_it_answers()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A proxy before the server."""
+    proxy = Proxy(server.uri)
+    yield proxy
+    proxy.close()
+
+
+# ---- runs in this process -----------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own for what MLflow drops, and no run or thread that outlives the test."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    before = _threads_of_ours()
+    yield
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    wait_until(lambda: _threads_of_ours() <= before, "the end of every thread that monitors")
+
+
+def _threads_of_ours() -> int:
+    names = [thread.name for thread in threading.enumerate()]
+    return sum(name in _OUR_THREADS for name in names) + sampling_threads()
+
+
+@pytest.fixture
+def uses_database(database: str) -> str:
+    """MLflow in this process tracks in a database of this test's own."""
+    import mlflow
+
+    mlflow.set_tracking_uri(database)
+    return database
+
+
+@pytest.fixture
+def uses_backend(backend: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs with each backend, in this process and in its programs."""
+    monkeypatch.setenv("SYSMETRICS_NATIVE_BACKEND", backend)
+    return backend
+
+
+class _List(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What this package, and MLflow of it, has logged as a warning or worse."""
+    loggers = [logging.getLogger(name) for name in ("sysmetrics_native", "mlflow.tracking.fluent")]
+    handler = _List()
+    handler.setLevel(logging.WARNING)
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.messages
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+# ---- programs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_program(tmp_path: Path, database: str) -> Iterator[StartProgram]:
+    """Starts programs that track in a database of this test's own, and ends what is left of them."""
+    programs: list[Program] = []
+
+    def start(source: str, *switches: str, **variables: str) -> Program:
+        folder = tmp_path / f"program-{len(programs)}"
+        settings = {"MLFLOW_TRACKING_URI": database, **variables}
+        programs.append(Program(source, folder, settings, switches))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.kill()

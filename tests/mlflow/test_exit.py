@@ -1,0 +1,91 @@
+"""The end of the process: nothing is lost, nothing hangs."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from mlflow.tracking import MlflowClient
+
+from tests.mlflow.conftest import StartProgram
+from tests.mlflow.logged import DEFAULT_KEYS, Logged
+from tests.mlflow.proxy import Proxy
+from tests.mlflow.server import Server
+
+TIMEOUT_SECONDS = 1.5
+SHORT_WINDOWS = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.05",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "4",
+}
+
+IN_A_RUN = """
+import sys, time
+import mlflow
+
+run = mlflow.start_run(log_system_metrics=True)
+print(run.info.run_id, flush=True)
+time.sleep(0.7)
+print("end", flush=True)
+"""
+
+ENDINGS = {
+    "the end of the script": ("", 0),
+    "an exception": ("raise RuntimeError('as the test says')", 1),
+    "sys.exit": ("sys.exit(3)", 3),
+    "SIGTERM": ("time.sleep(60)", -signal.SIGTERM),
+}
+
+
+def test_every_way_to_end_a_process(start_program: StartProgram, database: str) -> None:
+    programs = {
+        ending: start_program(IN_A_RUN + last_line, **SHORT_WINDOWS)
+        for ending, (last_line, _) in ENDINGS.items()
+    }
+    for ending, program in programs.items():
+        program.wait_for_output("end")
+        if ending == "SIGTERM":
+            program.send(signal.SIGTERM)
+            asked = time.monotonic()
+            outcome = program.outcome()
+            assert time.monotonic() - asked < 2
+        else:
+            outcome = program.outcome()
+        assert outcome.status == ENDINGS[ending][1], (ending, outcome)
+        assert "were not logged" not in outcome.errors
+        logged = Logged(outcome.output.split()[0], database)
+        assert logged.keys() == DEFAULT_KEYS, ending
+        assert logged.steps() == list(range(len(logged.steps()))), ending
+        if ending != "SIGTERM":
+            assert len(logged.steps()) == 4, f"{ending}: all windows, the open one included"
+
+
+UNFINISHED = """
+import time
+from pathlib import Path
+from sysmetrics_native import SystemMetricsMonitor
+
+SystemMetricsMonitor({run_id!r}).start()
+while not Path("end").exists():
+    time.sleep(0.02)
+print(time.monotonic(), flush=True)
+"""
+
+
+def test_a_server_that_hangs_holds_up_the_exit_no_longer_than_the_option(
+    start_program: StartProgram, proxy: Proxy, server: Server
+) -> None:
+    run_id = MlflowClient(server.uri).create_run("0").info.run_id
+    program = start_program(
+        UNFINISHED.format(run_id=run_id),
+        MLFLOW_TRACKING_URI=proxy.uri,
+        SYSMETRICS_NATIVE_SHUTDOWN_TIMEOUT=str(TIMEOUT_SECONDS),
+        **SHORT_WINDOWS,
+    )
+    Logged(run_id, server.uri).wait_for(1)
+    proxy.hang()
+    time.sleep(0.5)
+    (program.folder / "end").touch()
+    outcome = program.outcome()
+    assert time.monotonic() - float(outcome.output) < TIMEOUT_SECONDS + 1.5
+    assert outcome.status == 0
+    assert f"did not take them within {TIMEOUT_SECONDS:g} s" in outcome.errors

@@ -1,0 +1,89 @@
+"""How many requests reach the tracking server, and when."""
+
+from __future__ import annotations
+
+import time
+
+import mlflow
+import pytest
+
+from sysmetrics_native import SystemMetricsMonitor, delivery
+from tests.mlflow.logged import Logged, monitor_of
+from tests.mlflow.proxy import Proxy
+
+
+def requests_of_a_run(
+    proxy: Proxy, interval: float, samples: int, seconds: float
+) -> tuple[Logged, list[str], list[str]]:
+    """The run, what it asked for while it went on, and what `finish` asked for.
+
+    What MLflow asks for to start and to end the run is left out.
+    """
+    mlflow.set_tracking_uri(proxy.uri)
+    mlflow.set_system_metrics_sampling_interval(interval)
+    mlflow.set_system_metrics_samples_before_logging(samples)
+    run = mlflow.start_run(log_system_metrics=True)
+    started = len(proxy.requests)
+    time.sleep(seconds)
+    before_the_end = len(proxy.requests)
+    monitor_of(run.info.run_id).finish()
+    paths = proxy.paths()
+    mlflow.end_run()
+    return Logged(run.info.run_id), paths[started:before_the_end], paths[before_the_end:]
+
+
+def test_at_most_one_request_for_a_window(proxy: Proxy) -> None:
+    run, requests, at_the_end = requests_of_a_run(proxy, 0.01, 100, 6.3)
+    assert run.steps() == [0, 1, 2, 3, 4, 5, 6]
+    assert set(requests) == {"log-batch", "get"}
+    assert requests.count("get") == 1, "whether the run goes on is asked for every five seconds"
+    assert len(requests) + len(at_the_end) <= 6
+
+
+def test_the_first_window_goes_at_once(proxy: Proxy) -> None:
+    _, requests, at_the_end = requests_of_a_run(proxy, 0.02, 10, 0.6)
+    assert requests == ["log-batch"]
+    assert at_the_end == ["log-batch"]
+
+
+def test_windows_that_are_short_share_requests(proxy: Proxy, uses_backend) -> None:
+    run, requests, at_the_end = requests_of_a_run(proxy, 0.01, 10, 1.25)
+    assert run.steps() == list(range(len(run.steps())))
+    assert len(run.steps()) >= 10
+    assert requests == ["log-batch"]
+    assert at_the_end == ["log-batch"]
+
+
+def test_windows_of_a_millisecond_go_in_batches_of_what_mlflow_takes(proxy: Proxy) -> None:
+    run, _, at_the_end = requests_of_a_run(proxy, 0.001, 1, 0.5)
+    windows = len(run.steps())
+    assert run.steps() == list(range(windows))
+    assert windows >= 200
+    per_request = delivery.MAX_METRICS_PER_BATCH // 8
+    assert len(at_the_end) <= -(-windows // per_request) + 1
+
+
+def test_a_run_that_is_shorter_than_a_window_makes_one_request(proxy: Proxy) -> None:
+    _, requests, at_the_end = requests_of_a_run(proxy, 10, 1, 0.3)
+    assert requests == []
+    assert at_the_end == ["log-batch"]
+
+
+def test_resuming_takes_one_request_more(proxy: Proxy) -> None:
+    run, _, _ = requests_of_a_run(proxy, 10, 1, 0.2)
+    before = len(proxy.requests)
+    monitor = SystemMetricsMonitor(run._run_id, resume_logging=True)
+    monitor.start()
+    time.sleep(0.2)
+    monitor.finish()
+    assert proxy.paths()[before:] == ["get", "log-batch"]
+
+
+@pytest.mark.parametrize("interval", [0.5, 20, 3600])
+def test_building_and_starting_a_monitor_makes_no_request(proxy: Proxy, interval: float) -> None:
+    monitor = SystemMetricsMonitor("run", interval, tracking_uri=proxy.uri)
+    assert proxy.requests == []
+    proxy.fail(404, "RESOURCE_DOES_NOT_EXIST")
+    monitor.start()
+    assert proxy.requests == []
+    monitor.finish()

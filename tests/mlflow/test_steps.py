@@ -1,0 +1,110 @@
+"""Steps and timestamps: of a run, of a run that goes on, of a node among others."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from sysmetrics_native import SystemMetricsMonitor
+from tests.mlflow.logged import DEFAULT_KEYS, Logged
+from tests.mlflow.proxy import Proxy
+
+WINDOW_SECONDS = 0.2
+
+
+@pytest.fixture(autouse=True)
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "4")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+
+
+def monitored_run(windows: int, run_id: str | None = None) -> Logged:
+    """A run, new or old, of about so many windows."""
+    with mlflow.start_run(run_id=run_id) as run:
+        time.sleep(windows * WINDOW_SECONDS - WINDOW_SECONDS / 2)
+    return Logged(run.info.run_id)
+
+
+def test_steps_count_windows_and_timestamps_are_their_ends(uses_database, uses_backend) -> None:
+    before = time.time()
+    run = monitored_run(5)
+    after = time.time()
+    assert {key: run.steps(key.partition("/")[2]) for key in DEFAULT_KEYS} == dict.fromkeys(
+        DEFAULT_KEYS, [0, 1, 2, 3, 4]
+    )
+    ends = run.ends()
+    assert all(run.ends(key.partition("/")[2]) == ends for key in DEFAULT_KEYS)
+    assert before + WINDOW_SECONDS - 0.01 <= ends[0]
+    assert ends[-1] <= after
+    expected = [ends[0] + i * WINDOW_SECONDS for i in range(4)]
+    assert ends[:4] == pytest.approx(expected, abs=0.12)
+    assert ends[3] < ends[4] <= ends[3] + WINDOW_SECONDS + 0.12, "the last is cut short"
+
+
+def test_a_resumed_run_counts_on(uses_database, uses_backend) -> None:
+    run_id = monitored_run(2)._run_id
+    run = monitored_run(3, run_id)
+    assert run.steps() == [0, 1, 2, 3, 4]
+    assert run.ends() == sorted(run.ends())
+
+
+def test_a_run_resumed_by_the_variable_counts_on(
+    uses_database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = monitored_run(2)._run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert monitored_run(2).steps() == [0, 1, 2, 3]
+
+
+def test_it_counts_on_from_the_largest_step_of_any_system_metric(uses_database) -> None:
+    with mlflow.start_run(log_system_metrics=False) as run:
+        mlflow.log_metric("system/gone_percentage", 1.0, step=6)
+        mlflow.log_metric("system/node_3/cpu_utilization_percentage", 1.0, step=41)
+        mlflow.log_metric("system/node_3/cpu_utilization_percentage", 2.0, step=2)
+        mlflow.log_metric("loss", 1.0, step=1000)
+        mlflow.log_metric("systematic_error", 1.0, step=2000)
+    assert monitored_run(2, run.info.run_id).steps() == [42, 43]
+
+
+def test_a_resumed_run_without_system_metrics_counts_from_zero(uses_database) -> None:
+    with mlflow.start_run(log_system_metrics=False) as run:
+        mlflow.log_metric("loss", 1.0, step=7)
+    assert monitored_run(2, run.info.run_id).steps() == [0, 1]
+
+
+def test_a_step_may_be_the_largest_there_is_and_long_ago(uses_database) -> None:
+    with mlflow.start_run(log_system_metrics=False) as run:
+        MlflowClient().log_metric(run.info.run_id, "system/a", 1.0, timestamp=1, step=2**40)
+    assert monitored_run(1, run.info.run_id).steps() == [2**40 + 1]
+
+
+def test_each_node_of_a_run_has_its_own_series(uses_database) -> None:
+    with mlflow.start_run(log_system_metrics=False) as run:
+        monitors = [
+            SystemMetricsMonitor(run.info.run_id, node_id=f"node_{i}") for i in range(2)
+        ]
+        for monitor in monitors:
+            monitor.start()
+        time.sleep(2.5 * WINDOW_SECONDS)
+        for monitor in monitors:
+            monitor.finish()
+    logged = Logged(run.info.run_id)
+    assert logged.keys() == {
+        f"system/node_{i}/{key.partition('/')[2]}" for key in DEFAULT_KEYS for i in range(2)
+    }
+    for i in range(2):
+        assert logged.steps(f"node_{i}/disk_usage_percentage") == [0, 1, 2]
+
+
+def test_no_history_is_ever_asked_for(proxy: Proxy) -> None:
+    mlflow.set_tracking_uri(proxy.uri)
+    run_id = monitored_run(2)._run_id
+    monitored_run(2, run_id)
+    assert "log-batch" in proxy.paths()
+    assert not any("history" in path for path in proxy.paths())
+    assert "MLFLOW_RUN_ID" not in os.environ

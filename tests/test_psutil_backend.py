@@ -1,0 +1,412 @@
+"""The fallback: what it makes of psutil's answers, and of a machine that is late."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from sysmetrics_native import Sampler, Series, Window
+from sysmetrics_native.backends import psutil as backend_module
+from sysmetrics_native.backends.psutil_sources import SOURCES
+from tests.support import DEFAULT_KEYS, PATIENCE_SECONDS, position_after, wait_until
+
+CPU = "cpu_utilization_percentage"
+RECEIVED = "network_receive_megabytes"
+SENT = "network_transmit_megabytes"
+
+
+class CpuTimes(NamedTuple):
+    """As psutil gives them on Linux."""
+
+    user: float = 0.0
+    nice: float = 0.0
+    system: float = 0.0
+    idle: float = 0.0
+    iowait: float = 0.0
+    irq: float = 0.0
+    softirq: float = 0.0
+    steal: float = 0.0
+    guest: float = 0.0
+    guest_nice: float = 0.0
+
+
+class WindowsCpuTimes(NamedTuple):
+    user: float = 0.0
+    system: float = 0.0
+    idle: float = 0.0
+    interrupt: float = 0.0
+    dpc: float = 0.0
+
+
+class MacCpuTimes(NamedTuple):
+    user: float = 0.0
+    nice: float = 0.0
+    system: float = 0.0
+    idle: float = 0.0
+
+
+class Flow(NamedTuple):
+    bytes_sent: int = 0
+    bytes_recv: int = 0
+    packets_sent: int = 0
+    packets_recv: int = 0
+
+
+class Answers:
+    """Stands in for one function of psutil; an exception among the answers is raised."""
+
+    def __init__(self, answers: Sequence[Any]) -> None:
+        self.answers = answers
+        self.calls = 0
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        answer = self.answers[min(self.calls, len(self.answers) - 1)]
+        self.calls += 1
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def script(monkeypatch) -> Callable[..., list[Window]]:
+    """Runs a sampler until psutil has given all its answers; every reading is a window."""
+
+    def run(function: str, answers: Sequence[Any], source: str) -> list[Window]:
+        fake = Answers(answers)
+        monkeypatch.setattr(psutil, function, fake)
+        sampler = Sampler(interval=0.02, backend="psutil", sources=source)
+        with sampler:
+            wait_until(lambda: fake.calls >= len(answers), "all answers")
+        windows = list(sampler.windows(timeout=0))
+        assert len(windows) == fake.calls - 1, "the first reading is before the first window"
+        return windows[: len(answers) - 1]
+
+    return run
+
+
+def interfaces(**counted: tuple[int, int]) -> Mapping[str, Flow]:
+    """Bytes received and packets received of each."""
+    return {name: Flow(0, octets, 0, packets) for name, (octets, packets) in counted.items()}
+
+
+# ---- sources and roots --------------------------------------------------------------------------
+
+
+def test_it_has_the_sources_of_the_catalogue():
+    assert list(SOURCES) == list(DEFAULT_KEYS)
+    for choice in ("default", "all"):
+        sampler = Sampler(backend="psutil", sources=choice)
+        assert list(sampler.stats()["sources"]) == list(DEFAULT_KEYS)
+        assert [info.key for info in sampler.schema] == list(
+            itertools.chain(*DEFAULT_KEYS.values())
+        )
+
+
+# ---- CPU ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (CpuTimes(), CpuTimes(user=0.25, idle=0.75), 25.0),
+        (CpuTimes(user=9e6, idle=9e7), CpuTimes(user=9e6 + 30, idle=9e7 + 70), 30.0),
+        (CpuTimes(), CpuTimes(nice=10, system=10, irq=10, softirq=10, steal=10, idle=50), 50.0),
+        (CpuTimes(), CpuTimes(iowait=40, idle=40, user=20), 20.0),
+        (CpuTimes(), CpuTimes(user=40, guest=40, idle=60), 40.0),
+        (CpuTimes(), CpuTimes(nice=40, guest_nice=40, idle=60), 40.0),
+        (CpuTimes(idle=1000), CpuTimes(idle=990, user=5), 100.0),
+        (CpuTimes(user=1000, idle=1000), CpuTimes(user=1, idle=1), None),
+        (CpuTimes(user=5), CpuTimes(user=5), None),
+        (WindowsCpuTimes(), WindowsCpuTimes(user=10, system=10, idle=80), 20.0),
+        (MacCpuTimes(), MacCpuTimes(user=10, nice=5, system=5, idle=80), 20.0),
+    ],
+)
+def test_cpu_utilization_is_exact(script, before, after, expected):
+    (window,) = script("cpu_times", [before, after], "cpu")
+    if expected is None:
+        assert window[CPU] == Series()
+    else:
+        assert window[CPU].mean == pytest.approx(expected)
+        assert window[CPU].min == window[CPU].max == window[CPU].last == window[CPU].mean
+
+
+# ---- network ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "totals"),
+    [
+        (
+            [interfaces(lo=(0, 0)), interfaces(lo=(10**6, 9)), interfaces(lo=(3 * 10**6, 20))],
+            [1.0, 3.0],
+        ),
+        # Reset: bytes and packets fall. Nothing is added, and it goes on from there.
+        (
+            [interfaces(a=(9 * 10**6, 90)), interfaces(a=(5, 1)), interfaces(a=(10**6 + 5, 2))],
+            [0.0, 1.0],
+        ),
+        # A 32-bit counter that wrapped: packets went on.
+        (
+            [interfaces(a=(2**32 - 10**6, 10)), interfaces(a=(10**6, 20))],
+            [2.0],
+        ),
+        # Packets fell with it, or it was more than half a turn, or never of 32 bits: a reset.
+        ([interfaces(a=(2**32 - 10**6, 10)), interfaces(a=(10**6, 5))], [0.0]),
+        ([interfaces(a=(10**6, 10)), interfaces(a=(9 * 10**5, 20))], [0.0]),
+        ([interfaces(a=(2**33, 10)), interfaces(a=(10**6, 20))], [0.0]),
+        # Interfaces that come and go bring nothing along and take nothing away.
+        (
+            [
+                interfaces(lo=(0, 0)),
+                interfaces(lo=(10**6, 1), tun=(10**12, 10**9)),
+                interfaces(tun=(10**12 + 10**6, 10**9 + 1)),
+                interfaces(lo=(7 * 10**6, 8), tun=(10**12 + 10**6, 10**9 + 1)),
+                interfaces(lo=(8 * 10**6, 9)),
+            ],
+            [1.0, 2.0, 2.0, 3.0],
+        ),
+        # No interface at all is no value; nothing is lost by it.
+        (
+            [interfaces(lo=(0, 0)), {}, interfaces(lo=(5 * 10**6, 5))],
+            [None, 5.0],
+        ),
+        # Nor by an answer that failed.
+        (
+            [interfaces(lo=(0, 0)), OSError("no"), interfaces(lo=(5 * 10**6, 5))],
+            [None, 5.0],
+        ),
+    ],
+)
+def test_network_totals_are_sums_of_increases(script, answers, totals):
+    windows = script("net_io_counters", answers, "network")
+    assert [window[RECEIVED].last for window in windows] == pytest.approx(totals)
+
+
+def test_both_directions_are_counted_by_themselves(script):
+    answers = [{"lo": Flow(0, 0, 0, 0)}, {"lo": Flow(10**6, 2 * 10**6, 1, 1)}]
+    (window,) = script("net_io_counters", answers, "network")
+    assert (window[SENT].last, window[RECEIVED].last) == (1.0, 2.0)
+
+
+# ---- answers that are none ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "source"),
+    [
+        ("cpu_times", "cpu"),
+        ("virtual_memory", "memory"),
+        ("disk_usage", "disk_space"),
+        ("net_io_counters", "network"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("gone"),
+        PermissionError(13, "no"),
+        RuntimeError("psutil is unwell"),
+        psutil.AccessDenied(),
+        NotImplementedError(),
+        ValueError("garbage in /proc"),
+    ],
+)
+def test_a_function_that_raises_is_an_absent_value(monkeypatch, function, source, error):
+    monkeypatch.setattr(psutil, function, Answers([error]))
+    sampler = Sampler(interval=3600, backend="psutil")
+    with sampler:
+        pass
+    (window,) = sampler.windows(timeout=0)
+    stats = sampler.stats()["sources"]
+    for other, keys in DEFAULT_KEYS.items():
+        if other == source:
+            assert all(window[key] == Series() for key in keys)
+            assert (stats[other]["calls"], stats[other]["errors"]) == (2, 2)
+        else:
+            assert all(window[key].last is not None for key in keys if key != CPU)
+            assert stats[other]["errors"] == 0
+
+
+def test_a_function_that_recovers_is_heard_again(script):
+    answers = [OSError(), CpuTimes(user=5, idle=5), OSError(), CpuTimes(user=15, idle=35)]
+    windows = script("cpu_times", answers, "cpu")
+    means = [window[CPU].mean for window in windows]
+    # Nothing to compare with, nothing, and all the time since the reading that there was.
+    assert means == [None, None, 25.0]
+
+
+def test_memory_of_nothing_is_no_value(script):
+    empty = SimpleNamespace(total=0, available=0, used=0)
+    (window,) = script("virtual_memory", [empty, empty], "memory")
+    assert window["system_memory_usage_percentage"] == Series()
+
+
+# ---- clocks -------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """The module `time` as the backend sees it, with a wall clock that can be set."""
+
+    monotonic = staticmethod(time.monotonic)
+    perf_counter = staticmethod(time.perf_counter)
+
+    def __init__(self) -> None:
+        self.step = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.step
+
+
+def test_a_wall_clock_that_steps_breaks_no_window(monkeypatch):
+    clocks = Clocks()
+    monkeypatch.setattr(backend_module, "time", clocks)
+    sampler = Sampler(interval=0.005, samples_per_window=4, backend="psutil")
+    begun = time.monotonic()
+    windows: list[Window] = []
+    steps = [3600.0, -7200.0, 1e9, -1e6]
+    with sampler:
+        for step in [0.0, *steps]:
+            clocks.step = step
+            for _ in range(3):
+                window = sampler.next_window(timeout=PATIENCE_SECONDS)
+                assert window is not None
+                windows.append(window)
+    windows += sampler.windows(timeout=0)
+    passed = time.monotonic() - begun
+    lengths = [window.end - window.start for window in windows]
+    assert min(lengths) > 0
+    assert sum(lengths) <= passed + 0.001
+    assert position_after(windows) <= passed / 0.005 + 1
+    # Each tells the wall clock of its end, whatever it said before.
+    for step in steps:
+        assert any(abs(window.end - step - time.time()) < 60 for window in windows), step
+    for window in windows:
+        assert window["system_memory_usage_percentage"].mean is not None
+        cpu = window[CPU].mean
+        assert cpu is None or 0 <= cpu <= 100
+
+
+class HastyEvent(threading.Event):
+    """Its waits end early, as they do where timers are coarse."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(None if timeout is None else timeout * 0.4)
+
+
+def test_waits_that_end_early_make_no_ticks(monkeypatch):
+    hasty = SimpleNamespace(
+        Event=HastyEvent,
+        Condition=threading.Condition,
+        Thread=threading.Thread,
+        TIMEOUT_MAX=threading.TIMEOUT_MAX,
+    )
+    monkeypatch.setattr(backend_module, "threading", hasty)
+    sampler = Sampler(interval=0.02, samples_per_window=5, backend="psutil")
+    begun = time.monotonic()
+    with sampler:
+        windows = [sampler.next_window(timeout=PATIENCE_SECONDS) for _ in range(4)]
+        passed = time.monotonic() - begun
+    due = 0
+    for window in windows:
+        assert window is not None
+        assert window.samples <= 5
+        due += window.samples + window.missed
+    assert due <= passed / 0.02 + 1
+
+
+def test_a_slow_reading_costs_ticks_that_are_counted(monkeypatch):
+    real = psutil.cpu_times
+
+    def slow() -> Any:
+        time.sleep(0.03)
+        return real()
+
+    monkeypatch.setattr(psutil, "cpu_times", slow)
+    sampler = Sampler(interval=0.01, samples_per_window=10, backend="psutil")
+    begun = time.monotonic()
+    with sampler:
+        started = time.monotonic()
+        windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 4))
+        before_stop = time.monotonic()
+    windows += sampler.windows(timeout=0)
+    passed = time.monotonic() - begun
+    stats = sampler.stats()
+    assert stats["missed"] == sum(window.missed for window in windows)
+    assert stats["missed"] >= 2 * stats["ticks"] - 4, "about three of four"
+    assert (before_stop - started) / 0.01 - 1 <= position_after(windows) <= passed / 0.01 + 1
+    assert stats["sources"]["cpu"]["mean_cost_seconds"] >= 0.03
+    assert stats["sources"]["memory"]["mean_cost_seconds"] < 0.03
+    for window in windows[:-1]:
+        assert window[CPU].mean is not None
+
+
+def test_a_reading_that_hangs_holds_nobody_for_ever(monkeypatch):
+    release = threading.Event()
+    entered = threading.Event()
+    real = psutil.virtual_memory
+
+    def hang() -> Any:
+        if threading.current_thread().name == "smn-host":
+            entered.set()
+            release.wait()
+        return real()
+
+    monkeypatch.setattr(psutil, "virtual_memory", hang)
+    sampler = Sampler(interval=0.005, backend="psutil")
+    sampler.start()
+    assert entered.wait(PATIENCE_SECONDS)
+    assert sampler.next_window(timeout=0.01) is None
+    assert sampler.stop(timeout=0.01) is False
+    assert sampler.stats()["ticks"] == 0
+    release.set()
+    assert sampler.stop(timeout=PATIENCE_SECONDS) is True
+    assert sampler.next_window() is not None
+
+
+# ---- the thread ---------------------------------------------------------------------------------
+
+
+def test_a_system_without_threads_to_give_is_an_os_error(monkeypatch):
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sampler = Sampler(backend="psutil")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="cannot start the sampling thread: can't start new"):
+            sampler.start()
+    assert sampler.stop() is True
+    with pytest.raises(RuntimeError, match="not running"):
+        sampler.next_window()
+    with sampler:
+        pass
+    assert len(list(sampler.windows())) == 1, "it can be tried again"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_ends_the_windows(monkeypatch):
+    """A bug of ours: nobody may wait for ever for a window that never comes."""
+
+    def die(*_: object) -> None:
+        raise LookupError("a bug")
+
+    sampler = Sampler(interval=0.01, backend="psutil")
+    sampler.start()
+    monkeypatch.setattr(backend_module.PsutilBackend, "_take_tick", die)
+    for _ in sampler.windows():
+        pass  # those from before
+    assert sampler.next_window() is None
+    assert sampler.stop() is True
+
+
+def test_it_samples_on_one_daemon_thread():
+    with Sampler(interval=0.01, backend="psutil"):
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "smn-host"]
+        assert thread.daemon
