@@ -58,11 +58,11 @@ def test_importing_loads_nothing_heavy():
 def test_importing_takes_well_under_50_ms():
     program = """
         import time
-        before = time.perf_counter()
+        before = time.thread_time()
         import sysmetrics_native
-        print(time.perf_counter() - before)
+        print(time.thread_time() - before)
     """
-    # The fastest of some: the others were disturbed.
+    # CPU time, and the least of some runs: a busy machine must not count.
     fastest = min(float(run_python(program).stdout) for _ in range(5))
     assert fastest < 0.050
 

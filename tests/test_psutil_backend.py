@@ -15,7 +15,13 @@ import pytest
 from sysmetrics_native import Sampler, Series, Window
 from sysmetrics_native.backends import psutil as backend_module
 from sysmetrics_native.backends.psutil_sources import SOURCES
-from tests.support import DEFAULT_KEYS, PATIENCE_SECONDS, position_after, wait_until
+from tests.support import (
+    DEFAULT_KEYS,
+    PATIENCE_SECONDS,
+    position_after,
+    sampling_threads,
+    wait_until,
+)
 
 CPU = "cpu_utilization_percentage"
 RECEIVED = "network_receive_megabytes"
@@ -388,6 +394,24 @@ def test_a_system_without_threads_to_give_is_an_os_error(monkeypatch):
     with sampler:
         pass
     assert len(list(sampler.windows())) == 1, "it can be tried again"
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_ctrl_c_while_the_thread_starts_leaves_nothing_behind(monkeypatch, is_running):
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if is_running:
+            start(thread)
+        raise KeyboardInterrupt
+
+    sampler = Sampler(interval=0.01, backend="psutil")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sampler.start()
+    assert sampler.stop() is True
+    assert sampling_threads() == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -24,7 +24,7 @@ MAX_METRICS_PER_BATCH = 1000
 """MLflow's own limit of a `log_batch`."""
 MAX_WAITING_WINDOWS = 4096
 LINGER_SECONDS = 5.0
-"""Windows that are shorter than this share requests."""
+"""Windows that are shorter than this share requests: as many as one may hold, or this long."""
 STATUS_CHECK_SECONDS = (5.0, 15.0)
 """The run's status is asked for once a window, but within these bounds."""
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -110,7 +110,8 @@ class Delivery:
             if self._is_over:
                 return
             self._waiting.append(_Waiting(timestamp_ms, values))
-            if len(self._waiting) == 1:  # else the thread knows when to wake
+            # Else the thread knows when to wake.
+            if len(self._waiting) == 1 or self._fills_a_request():
                 self._changed.notify_all()
 
     def put_last(self) -> None:
@@ -173,17 +174,25 @@ class Delivery:
     def _next_batch(self, next_check: float) -> list[_Waiting]:
         """Windows to be sent now; none when it is time to look at the run, or at the end."""
         with self._changed:
-            while not self._is_complete and not self._is_over:
-                now = time.monotonic()
-                due = self._send_at if self._waiting else next_check
-                if now >= min(due, next_check):
+            while not self._is_complete and not self._is_over and not self._is_due():
+                wake_at = min(self._send_at, next_check) if self._waiting else next_check
+                seconds = wake_at - time.monotonic()
+                if seconds <= 0.0:
                     break
-                self._changed.wait(min(due, next_check) - now)
+                self._changed.wait(seconds)
             if self._is_over:
                 raise _RunOverError
-            if self._waiting and (self._is_complete or time.monotonic() >= self._send_at):
-                return self._first_waiting()
-            return []
+            return self._first_waiting() if self._is_due() else []
+
+    def _is_due(self) -> bool:
+        """Whether there are windows that need not linger."""
+        if not self._waiting:
+            return False
+        is_late = time.monotonic() >= self._send_at
+        return self._is_complete or is_late or self._fills_a_request()
+
+    def _fills_a_request(self) -> bool:
+        return len(self._waiting) * len(self._waiting[0].values) >= MAX_METRICS_PER_BATCH
 
     def _first_waiting(self) -> list[_Waiting]:
         """As many windows as one request may hold, and one at least. They stay in the queue."""
@@ -215,9 +224,7 @@ class Delivery:
             self._logged += len(batch)
             for _ in batch:
                 self._waiting.popleft()
-            # What is left comes from before: it need not linger once more.
-            lingers = len(self._waiting) < len(batch)
-            self._send_at = time.monotonic() + (self._linger if lingers else 0.0)
+            self._send_at = time.monotonic() + self._linger
             self._changed.notify_all()
 
     def _check_status(self, client: MlflowClient) -> None:

@@ -563,7 +563,7 @@ static void test_mutations(void)
     char mutated[2 * sizeof text + 16];
     size_t length = describe(text, sizeof text, links);
     chance_state chance = {20240503};
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 3000; i++) {
         check_case("mutation %d", i);
         source_probe probe;
         probe_open(&probe, "network", &tree);

@@ -56,19 +56,28 @@ def database(empty_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-@pytest.fixture(scope="session")
-def server(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A tracking server, one for all tests."""
+@pytest.fixture(scope="session", autouse=True)
+def starting_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server | None]:
+    """A tracking server, one for all tests; it takes seconds to start, so nobody waits here."""
+    if not any("server" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    empty_database = request.getfixturevalue("empty_database")
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(empty_database, folder / "mlflow.db")
     server = Server(folder, folder / "mlflow.db")
-    try:
-        server.wait_until_it_answers()
-        yield server
-    finally:
-        server.close()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def server(starting_server: Server | None) -> Server:
+    """The tracking server, which answers."""
+    assert starting_server is not None
+    starting_server.wait_until_it_answers()
+    return starting_server
 
 
 @pytest.fixture
@@ -143,7 +152,7 @@ def warnings() -> Iterator[list[str]]:
 
 @pytest.fixture
 def start_program(tmp_path: Path, database: str) -> Iterator[StartProgram]:
-    """Starts programs that track in a database of this test's own, and ends what is left of them."""
+    """Starts programs that track in a database of this test's own; ends what is left of them."""
     programs: list[Program] = []
 
     def start(source: str, *switches: str, **variables: str) -> Program:

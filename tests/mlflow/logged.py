@@ -15,7 +15,8 @@ PATIENCE_SECONDS = 20.0
 
 MEMORY = "system_memory_usage_megabytes"
 
-DEFAULT_KEYS = {f"system/{key}" for keys in support.DEFAULT_KEYS.values() for key in keys}
+DEFAULT_NAMES = [name for names in support.DEFAULT_KEYS.values() for name in names]
+DEFAULT_KEYS = {f"system/{name}" for name in DEFAULT_NAMES}
 
 
 def monitor_of(run_id: str) -> SystemMetricsMonitor:

@@ -22,8 +22,8 @@ class Request(NamedTuple):
     """A request that reached the proxy."""
 
     time: float
-    method: str
-    path: str
+    name: str
+    """The last part of its path: ``log-batch``, ``get``, …"""
 
 
 class _Exchange(BaseHTTPRequestHandler):
@@ -32,9 +32,12 @@ class _Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Listener
     body: bytes
+    request_taken: Request
 
     def _exchange(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        self.request_taken = Request(time.monotonic(), name)
         self.server.proxy.take(self)
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _exchange  # noqa: N815  # http.server's names
@@ -71,7 +74,7 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.server_activate()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    def process_request(self, request: socket.socket, client_address: object) -> None:
         self._connections.add(request)
         super().process_request(request, client_address)  # type: ignore[arg-type]
 
@@ -94,6 +97,7 @@ class Proxy:
         address = urlsplit(server_uri)
         self._server = (str(address.hostname), int(address.port or 80))
         self.requests: list[Request] = []
+        self._served: list[Request] = []
         self._act: Callable[[_Exchange], None] = self._forward
         self._only = ""
         self._released = threading.Event()
@@ -149,9 +153,13 @@ class Proxy:
         self.refuse()
         self._reserved.server_close()
 
-    def paths(self) -> list[str]:
+    def names(self) -> list[str]:
         """The last part of the path of every request, in order."""
-        return [request.path.partition("?")[0].rpartition("/")[2] for request in self.requests]
+        return [request.name for request in self.requests]
+
+    def batches_served(self) -> int:
+        """How often the server has taken metrics, whether the client knows or not."""
+        return sum(request.name == "log-batch" for request in self._served)
 
     # ---- what it does ---------------------------------------------------------------------------
 
@@ -166,7 +174,7 @@ class Proxy:
 
     def take(self, exchange: _Exchange) -> None:
         """Deal with a request."""
-        self.requests.append(Request(time.monotonic(), exchange.command, exchange.path))
+        self.requests.append(exchange.request_taken)
         act = self._act if self._only in exchange.path else self._forward
         act(exchange)
 
@@ -197,4 +205,6 @@ class Proxy:
             connection.request(exchange.command, exchange.path, exchange.body, headers)
             response = connection.getresponse()
             content_type = response.getheader("Content-Type", "application/octet-stream")
-            return response.status, response.read(), content_type
+            body = response.read()
+        self._served.append(exchange.request_taken)
+        return response.status, body, content_type

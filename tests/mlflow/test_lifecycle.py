@@ -7,7 +7,6 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 
 import mlflow
 import pytest
@@ -185,7 +184,9 @@ def test_a_failure_to_start_is_logged_and_the_run_unharmed(
     uses_database, warnings: list[str], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     with monkeypatch.context() as patch:
-        error = fails_to_sample(patch) if what == "Sampler" else fails_to_start_a_thread(what, patch)
+        error = (
+            fails_to_sample(patch) if what == "Sampler" else fails_to_start_a_thread(what, patch)
+        )
         run = mlflow.start_run(log_system_metrics=True)
     mlflow.log_metric("loss", 1.0)
     monitor = monitor_of(run.info.run_id)
@@ -205,9 +206,7 @@ def test_a_failure_to_start_is_logged_and_the_run_unharmed(
 # ---- runs that take no metrics ------------------------------------------------------------------
 
 
-def test_an_unknown_run_costs_one_warning(
-    uses_database, uses_backend, warnings: list[str]
-) -> None:
+def test_an_unknown_run_costs_one_warning(uses_database, uses_backend, warnings: list[str]) -> None:
     monitor = SystemMetricsMonitor("0" * 32)
     monitor.start()
     wait_until(lambda: monitoring_threads() + sampling_threads() == 0, "the end of monitoring")
@@ -293,7 +292,7 @@ def test_nested_runs_have_their_own_windows(uses_database, uses_backend) -> None
 
 
 @pytest.fixture
-def runs_in_threads(uses_database) -> Iterator[list[str]]:
+def runs_in_threads(uses_database) -> list[str]:
     """Two runs at once, each in a thread of its own; ended there."""
     client = MlflowClient()
     ids = [str(client.create_run("0").info.run_id) for _ in range(2)]
@@ -315,7 +314,7 @@ def runs_in_threads(uses_database) -> Iterator[list[str]]:
     for thread in threads:
         thread.join()
     assert errors == []
-    yield ids
+    return ids
 
 
 def test_runs_in_threads(runs_in_threads: list[str]) -> None:

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from sysmetrics_native import SystemMetricsMonitor, delivery
-from tests.mlflow.logged import Logged, monitor_of
+from tests.mlflow.logged import DEFAULT_KEYS, Logged, monitor_of
 from tests.mlflow.proxy import Proxy
 
 
@@ -27,7 +27,7 @@ def requests_of_a_run(
     time.sleep(seconds)
     before_the_end = len(proxy.requests)
     monitor_of(run.info.run_id).finish()
-    paths = proxy.paths()
+    paths = proxy.names()
     mlflow.end_run()
     return Logged(run.info.run_id), paths[started:before_the_end], paths[before_the_end:]
 
@@ -54,6 +54,20 @@ def test_windows_that_are_short_share_requests(proxy: Proxy, uses_backend) -> No
     assert at_the_end == ["log-batch"]
 
 
+def test_a_slow_server_is_not_asked_more_often(proxy: Proxy) -> None:
+    proxy.delay(0.25)
+    _, requests, _ = requests_of_a_run(proxy, 0.01, 10, 2.0)
+    assert requests == ["log-batch"]
+
+
+def test_a_request_goes_when_it_is_full(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "MAX_METRICS_PER_BATCH", 5 * len(DEFAULT_KEYS))
+    run, requests, at_the_end = requests_of_a_run(proxy, 0.05, 1, 1.3)
+    windows = len(run.steps())
+    assert windows // 5 <= len(requests) + len(at_the_end) <= windows // 5 + 2
+    assert len(at_the_end) == 1
+
+
 def test_windows_of_a_millisecond_go_in_batches_of_what_mlflow_takes(proxy: Proxy) -> None:
     run, _, at_the_end = requests_of_a_run(proxy, 0.001, 1, 0.5)
     windows = len(run.steps())
@@ -76,7 +90,7 @@ def test_resuming_takes_one_request_more(proxy: Proxy) -> None:
     monitor.start()
     time.sleep(0.2)
     monitor.finish()
-    assert proxy.paths()[before:] == ["get", "log-batch"]
+    assert proxy.names()[before:] == ["get", "log-batch"]
 
 
 @pytest.mark.parametrize("interval", [0.5, 20, 3600])

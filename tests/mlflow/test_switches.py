@@ -40,9 +40,9 @@ OFF: dict[str, Switch] = {
 }
 
 
-def keys_of_a_run(**arguments: bool) -> set[str]:
+def keys_of_a_run(log_system_metrics: bool | None = None) -> set[str]:
     """The system metrics of a short run, at the default interval of 10 s."""
-    with mlflow.start_run(**arguments) as run:
+    with mlflow.start_run(log_system_metrics=log_system_metrics) as run:
         is_monitored = run.info.run_id in run_id_to_system_metrics_monitor
         if is_monitored:
             time.sleep(0.2)

@@ -14,7 +14,7 @@ import pytest
 
 import sysmetrics_native
 from tests.mlflow.conftest import StartProgram
-from tests.mlflow.logged import DEFAULT_KEYS, MEMORY, Logged
+from tests.mlflow.logged import DEFAULT_KEYS, DEFAULT_NAMES, MEMORY, Logged
 from tests.support import busy_processes, retry
 
 CPU = "cpu_utilization_percentage"
@@ -154,14 +154,14 @@ def test_a_run_much_shorter_than_its_window_has_data(uses_database, uses_backend
     with busy_processes(1), mlflow.start_run(log_system_metrics=True) as run:
         time.sleep(0.5)
     logged = Logged(run.info.run_id)
-    values = {key: logged.values(key.partition("/")[2]) for key in logged.keys()}
-    assert set(values) == DEFAULT_KEYS
+    assert logged.keys() == DEFAULT_KEYS
+    values = {name: logged.values(name) for name in DEFAULT_NAMES}
     assert all(len(entries) == 1 for entries in values.values())
     used, size = psutil.disk_usage("/").used / 1e6, psutil.virtual_memory().total / 1e6
-    assert 60 / (os.cpu_count() or 1) <= values[f"system/{CPU}"][0] <= 100
-    assert values["system/disk_usage_megabytes"][0] == pytest.approx(used, rel=0.05)
-    assert 0 < values[f"system/{MEMORY}"][0] < size
-    assert 0 < values["system/system_memory_usage_percentage"][0] < 100
+    assert 60 / (os.cpu_count() or 1) <= values[CPU][0] <= 100
+    assert values["disk_usage_megabytes"][0] == pytest.approx(used, rel=0.05)
+    assert 0 < values[MEMORY][0] < size
+    assert 0 < values["system_memory_usage_percentage"][0] < 100
 
 
 # ---- options ------------------------------------------------------------------------------------

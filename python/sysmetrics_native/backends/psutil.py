@@ -94,12 +94,13 @@ class PsutilBackend:
         for key, reading in self._read(0, everything=True).items():
             self._folds[key].previous = reading
         self._window_end_tick = self._samples_per_window
-        thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
+        # Known before it starts: Ctrl-C may come in between, and stop() must still find it.
+        self._thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError as error:
+            self._thread = None
             raise OSError(errno.EAGAIN, f"cannot start the sampling thread: {error}") from error
-        self._thread = thread
 
     def _run(self) -> None:
         try:
@@ -168,6 +169,8 @@ class PsutilBackend:
         if os.getpid() != self._pid or self._thread is None:
             return True
         self._stopping.set()
+        if self._thread.ident is None:  # it never ran, and would end at once
+            return True
         self._thread.join(min(timeout, threading.TIMEOUT_MAX))
         return not self._thread.is_alive()
 
