@@ -14,14 +14,22 @@ enum {
     RESERVED_BYTES = 16 << 20
 };
 
-int smn_procfile_init(smn_procfile *file, int root, const char *path)
+int smn_text_buffer_init(smn_text_buffer *buffer)
 {
-    *file = (smn_procfile){.root = root, .path = path, .fd = -1};
-    file->data = smn_reserve(RESERVED_BYTES);
-    if (file->data == NULL)
-        return -ENOMEM;
-    file->reserved = RESERVED_BYTES;
-    return 0;
+    buffer->data = smn_reserve(RESERVED_BYTES);
+    buffer->reserved = buffer->data != NULL ? RESERVED_BYTES : 0;
+    return buffer->data != NULL ? 0 : -ENOMEM;
+}
+
+void smn_text_buffer_release(smn_text_buffer *buffer)
+{
+    smn_unreserve(buffer->data, buffer->reserved);
+    *buffer = (smn_text_buffer){0};
+}
+
+void smn_procfile_init(smn_procfile *file, int root, const char *path, smn_text_buffer *buffer)
+{
+    *file = (smn_procfile){.root = root, .path = path, .fd = -1, .buffer = buffer};
 }
 
 static int ensure_open(smn_procfile *file)
@@ -39,7 +47,7 @@ static int read_at_most(smn_procfile *file, size_t limit, bool to_end)
     file->length = 0;
     int error = ensure_open(file);
     while (error == 0 && file->length < limit) {
-        ssize_t got = pread(file->fd, file->data + file->length, limit - file->length,
+        ssize_t got = pread(file->fd, file->buffer->data + file->length, limit - file->length,
                             (off_t)file->length);
         if (got < 0 && errno == EINTR)
             continue;
@@ -62,8 +70,8 @@ static int read_at_most(smn_procfile *file, size_t limit, bool to_end)
 
 int smn_procfile_read(smn_procfile *file)
 {
-    int error = read_at_most(file, file->reserved, true);
-    if (error == 0 && file->length == file->reserved) {
+    int error = read_at_most(file, file->buffer->reserved, true);
+    if (error == 0 && file->length == file->buffer->reserved) {
         file->length = 0;
         error = -EFBIG;
     }
@@ -72,12 +80,13 @@ int smn_procfile_read(smn_procfile *file)
 
 int smn_procfile_read_start(smn_procfile *file, size_t bytes)
 {
-    return read_at_most(file, bytes < file->reserved ? bytes : file->reserved, false);
+    return read_at_most(file, bytes < file->buffer->reserved ? bytes : file->buffer->reserved,
+                        false);
 }
 
 smn_cursor smn_procfile_text(const smn_procfile *file)
 {
-    return smn_scan_bytes(file->data, file->length);
+    return smn_scan_bytes(file->buffer->data, file->length);
 }
 
 void smn_procfile_release(smn_procfile *file)
@@ -85,8 +94,5 @@ void smn_procfile_release(smn_procfile *file)
     if (file->fd >= 0)
         close(file->fd);
     file->fd = -1;
-    smn_unreserve(file->data, file->reserved);
-    file->data = NULL;
-    file->reserved = 0;
     file->length = 0;
 }

@@ -49,6 +49,7 @@ struct smn_sampler {
     uint32_t samples_per_window;
     pid_t owner;
     char *disk_paths;
+    smn_text_buffer text; /* the sampling thread's alone while it runs */
     smn_environment environment;
     smn_schema schema;
     active_source *sources;
@@ -213,6 +214,9 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
         return fail(error, -errno, "procfs_path", options->procfs_path);
     environment->sysfs = open(options->sysfs_path, flags); /* some containers have none */
     environment->foreign_procfs = is_foreign(environment->procfs);
+    environment->text = &sampler->text;
+    if (smn_text_buffer_init(&sampler->text) != 0)
+        return fail(error, -ENOMEM, "sampler", "no address space for readings");
     sampler->disk_paths = strdup(options->disk_paths);
     environment->disk_paths = sampler->disk_paths;
     return sampler->disk_paths != NULL ? 0 : fail(error, -ENOMEM, "disk_paths", "");
@@ -301,6 +305,7 @@ static void release(smn_sampler *sampler)
     smn_window_queue_release(&sampler->windows);
     smn_row_ring_release(&sampler->rows);
     smn_schema_release(&sampler->schema);
+    smn_text_buffer_release(&sampler->text);
     free(sampler->disk_paths);
     if (sampler->environment.sysfs >= 0)
         close(sampler->environment.sysfs);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "procfile.h"
 #include "schema.h"
 
 /* What a source may need to know of its surroundings. Outlives every source. */
@@ -16,6 +17,7 @@ typedef struct {
     int procfs;             /* directory, e.g. of /proc */
     int sysfs;              /* directory, e.g. of /sys; -1 if there is none */
     bool foreign_procfs;    /* procfs belongs to another view of the machine, e.g. /host/proc */
+    smn_text_buffer *text;  /* for the readings of kernel files */
     const char *disk_paths; /* one a line */
 } smn_environment;
 

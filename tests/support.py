@@ -104,3 +104,14 @@ def open_files() -> int:
 def position_after(windows: list[Window]) -> int:
     """How many deadlines there were from the start of sampling to the end of these windows."""
     return sum(window.samples + window.missed for window in windows)
+
+
+def assert_on_the_grid(windows: list[Window], per_window: int) -> None:
+    """Each window ends at the first tick that is due: a late one makes the next one shorter."""
+    position = 0
+    for window in windows:
+        due = (position // per_window + 1) * per_window
+        position += window.samples + window.missed
+        assert position >= due
+        if window.missed == 0:
+            assert position == due

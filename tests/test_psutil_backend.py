@@ -14,10 +14,11 @@ import pytest
 
 from sysmetrics_native import Sampler, Series, Window
 from sysmetrics_native.backends import psutil as backend_module
-from sysmetrics_native.backends.psutil_sources import SOURCES
+from sysmetrics_native.backends import psutil_sources as sources_module
 from tests.support import (
     DEFAULT_KEYS,
     PATIENCE_SECONDS,
+    assert_on_the_grid,
     position_after,
     sampling_threads,
     wait_until,
@@ -106,7 +107,7 @@ def interfaces(**counted: tuple[int, int]) -> Mapping[str, Flow]:
 
 
 def test_it_has_the_sources_of_the_catalogue():
-    assert list(SOURCES) == list(DEFAULT_KEYS)
+    assert list(sources_module.SOURCES) == list(DEFAULT_KEYS)
     for choice in ("default", "all"):
         sampler = Sampler(backend="psutil", sources=choice)
         assert list(sampler.stats()["sources"]) == list(DEFAULT_KEYS)
@@ -141,6 +142,33 @@ def test_cpu_utilization_is_exact(script, before, after, expected):
     else:
         assert window[CPU].mean == pytest.approx(expected)
         assert window[CPU].min == window[CPU].max == window[CPU].last == window[CPU].mean
+
+
+def test_cpu_spans_are_long_enough_to_mean_something(monkeypatch):
+    """Extremes come from stretches of 100 ms of CPU time, as with the C core."""
+    answers = [CpuTimes(user=step // 2 * 0.01, idle=(step + 1) // 2 * 0.01) for step in range(61)]
+    fake = Answers(answers)
+    monkeypatch.setattr(psutil, "cpu_times", fake)
+    sampler = Sampler(0.002, 1_000_000, backend="psutil", sources="cpu")
+    with sampler:
+        wait_until(lambda: fake.calls >= len(answers), "all answers")
+    (window,) = sampler.windows(timeout=0)
+    assert window[CPU].mean == pytest.approx(50.0)
+    assert window[CPU].min == pytest.approx(50.0)
+    assert window[CPU].max == pytest.approx(50.0)
+
+
+# ---- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("on_linux", "used"), [(True, 750), (False, 600)])
+def test_memory_formula(monkeypatch, script, on_linux, used):
+    """On Linux as the C core has it, whatever psutil means by `used` there."""
+    monkeypatch.setattr(sources_module, "_IS_LINUX", on_linux)
+    answer = SimpleNamespace(total=1000 * 10**6, available=250 * 10**6, used=600 * 10**6)
+    (window,) = script("virtual_memory", [answer, answer], "memory")
+    assert window["system_memory_usage_megabytes"].mean == pytest.approx(used)
+    assert window["system_memory_usage_percentage"].mean == pytest.approx(used / 10)
 
 
 # ---- network ------------------------------------------------------------------------------------
@@ -351,6 +379,22 @@ def test_a_slow_reading_costs_ticks_that_are_counted(monkeypatch):
     assert stats["sources"]["memory"]["mean_cost_seconds"] < 0.03
     for window in windows[:-1]:
         assert window[CPU].mean is not None
+
+
+def test_windows_that_end_late_make_the_next_ones_shorter(monkeypatch):
+    real = psutil.cpu_times
+    numbers = itertools.count(1)
+
+    def stall() -> Any:
+        if next(numbers) % 7 == 0:
+            time.sleep(0.034)
+        return real()
+
+    monkeypatch.setattr(psutil, "cpu_times", stall)
+    with Sampler(interval=0.01, samples_per_window=5, backend="psutil") as sampler:
+        windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 12))
+    assert sum(window.missed for window in windows) > 0
+    assert_on_the_grid(windows, 5)
 
 
 def test_a_reading_that_hangs_holds_nobody_for_ever(monkeypatch):

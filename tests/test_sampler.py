@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import os
 import pickle
 import signal
@@ -18,10 +19,12 @@ from pathlib import Path
 import pytest
 
 from sysmetrics_native import Sampler, Series, Window
+from sysmetrics_native.backends import next_wait
 from tests.support import (
     DEFAULT_KEYS,
     PATIENCE_SECONDS,
     STATISTICS,
+    assert_on_the_grid,
     open_files,
     position_after,
     retry,
@@ -164,18 +167,10 @@ def test_windows_tile_time(make_sampler):
     retry(5, check)
 
 
-def test_each_window_ends_at_the_first_tick_that_is_due(make_sampler):
-    """Whatever was missed, windows end on the grid: a late one makes the next one shorter."""
-    per_window = 5
-    with make_sampler(interval=0.005, samples_per_window=per_window) as sampler:
+def test_windows_end_on_the_grid_whatever_was_missed(make_sampler):
+    with make_sampler(interval=0.005, samples_per_window=5) as sampler:
         windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 30))
-    position = 0
-    for window in windows:
-        due = (position // per_window + 1) * per_window
-        position += window.samples + window.missed
-        assert position >= due
-        if window.missed == 0:
-            assert position == due
+    assert_on_the_grid(windows, 5)
 
 
 def test_a_window_has_as_many_ticks_as_asked_for(make_sampler):
@@ -611,6 +606,22 @@ def test_a_signal_handler_that_raises_ends_the_wait(make_sampler, on_alarm):
         with pytest.raises(AlarmError):
             sampler.next_window()
     assert len(drain(sampler)) == 1
+
+
+def test_the_main_thread_waits_in_slices_so_that_signals_are_handled():
+    """On Windows nothing interrupts a wait, and anywhere a signal may come just before it."""
+    assert next_wait(None) == 0.5
+    assert next_wait(time.monotonic() + 100) == 0.5
+    assert 0 < (next_wait(time.monotonic() + 0.3) or 0) <= 0.3
+    waits: list[float | None] = []
+
+    def look() -> None:
+        waits.extend([next_wait(None), next_wait(time.monotonic() + 100), next_wait(math.inf)])
+
+    other = threading.Thread(target=look)
+    other.start()
+    other.join()
+    assert waits == [None, pytest.approx(100, abs=10), threading.TIMEOUT_MAX]
 
 
 INTERRUPTED = """

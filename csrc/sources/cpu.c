@@ -64,11 +64,9 @@ static int cpu_open(const smn_environment *environment, smn_schema *schema, void
     cpu_state *state = calloc(1, sizeof *state);
     if (state == NULL)
         return -ENOMEM;
-    int error = smn_procfile_init(&state->stat, environment->procfs, "stat");
-    if (error == 0) {
-        smn_schema_add_columns(schema, COLUMNS);
-        error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
-    }
+    smn_procfile_init(&state->stat, environment->procfs, "stat", environment->text);
+    smn_schema_add_columns(schema, COLUMNS);
+    int error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
     if (error != 0) {
         cpu_close(state);
         return error;

@@ -59,11 +59,9 @@ static int memory_open(const smn_environment *environment, smn_schema *schema, v
     memory_state *state = calloc(1, sizeof *state);
     if (state == NULL)
         return -ENOMEM;
-    int error = smn_procfile_init(&state->meminfo, environment->procfs, "meminfo");
-    if (error == 0) {
-        smn_schema_add_columns(schema, COLUMNS);
-        error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
-    }
+    smn_procfile_init(&state->meminfo, environment->procfs, "meminfo", environment->text);
+    smn_schema_add_columns(schema, COLUMNS);
+    int error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
     if (error != 0) {
         memory_close(state);
         return error;

@@ -85,15 +85,13 @@ static int network_open(const smn_environment *environment, smn_schema *schema, 
     network_state *state = calloc(1, sizeof *state);
     if (state == NULL)
         return -ENOMEM;
-    int error = smn_procfile_init(&state->dev, environment->procfs, dev_path(environment));
+    smn_procfile_init(&state->dev, environment->procfs, dev_path(environment), environment->text);
     state->previous = smn_reserve(TABLE_BYTES);
     state->current = smn_reserve(TABLE_BYTES);
-    if (error == 0 && (state->previous == NULL || state->current == NULL))
-        error = -ENOMEM;
-    if (error == 0) {
-        smn_schema_add_columns(schema, DIRECTIONS);
+    int error = state->previous != NULL && state->current != NULL ? 0 : -ENOMEM;
+    smn_schema_add_columns(schema, DIRECTIONS);
+    if (error == 0)
         error = smn_schema_add_all(schema, series, sizeof series / sizeof *series);
-    }
     if (error != 0) {
         network_close(state);
         return error;

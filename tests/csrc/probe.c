@@ -19,11 +19,14 @@ int probe_open_in(source_probe *probe, const char *source, const smn_environment
 {
     memset(probe, 0, sizeof *probe);
     probe->source = probe_source(source);
+    REQUIRE(smn_text_buffer_init(&probe->text) == 0);
     probe->environment = *environment;
+    probe->environment.text = &probe->text;
     smn_schema_begin_source(&probe->schema, source);
     int error = probe->source->open(&probe->environment, &probe->schema, &probe->state);
     if (error != 0) {
         smn_schema_release(&probe->schema);
+        smn_text_buffer_release(&probe->text);
         return error;
     }
     REQUIRE(probe->schema.columns > 0);
@@ -42,6 +45,7 @@ void probe_close(source_probe *probe)
 {
     probe->source->close(probe->state);
     smn_schema_release(&probe->schema);
+    smn_text_buffer_release(&probe->text);
     free(probe->columns);
 }
 

@@ -7,6 +7,7 @@
 
 typedef struct {
     const smn_source *source;
+    smn_text_buffer text;
     smn_environment environment;
     smn_schema schema;
     void *state;

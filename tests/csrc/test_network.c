@@ -338,6 +338,7 @@ static void test_garbage(void)
         {"eth0: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n\n", true},
         {"eth0: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\nbad\n", true},
         {"eth0: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\neth1: 1", true},
+        {"abcdefghijklmnopqrstuvwxyz0123456: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n", true},
         {"a name of more than thirty-two characters: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n", true},
     };
     static const link_counters start[] = {{"lo", 1, 1, 1, 1}, {"eth0", 1000, 5, 2000, 5}, {NULL}};

@@ -5,12 +5,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "self.h"
 #include "tree.h"
+
+static smn_text_buffer buffer; /* of all files here */
 
 static void fill(char *bytes, size_t length, unsigned seed)
 {
@@ -36,7 +39,7 @@ static void test_whole_readings(void)
     REQUIRE(bytes != NULL);
     tree_write(&tree, "file", "", 0);
     smn_procfile file;
-    CHECK_INT(smn_procfile_init(&file, tree.root, "file"), 0);
+    smn_procfile_init(&file, tree.root, "file", &buffer);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         check_case("%zu bytes", lengths[i]);
         fill(bytes, lengths[i], (unsigned)i);
@@ -60,7 +63,7 @@ static void test_start_of_file(void)
     fill(bytes, sizeof bytes, 1);
     tree_write(&tree, "file", bytes, sizeof bytes);
     smn_procfile file;
-    CHECK_INT(smn_procfile_init(&file, tree.root, "file"), 0);
+    smn_procfile_init(&file, tree.root, "file", &buffer);
     CHECK_INT(smn_procfile_read_start(&file, 512), 0);
     check_content(&file, bytes, 512);
     CHECK_INT(smn_procfile_read(&file), 0);
@@ -82,7 +85,7 @@ static void test_kernel_files(void)
     int root = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     REQUIRE(root >= 0);
     smn_procfile file;
-    CHECK_INT(smn_procfile_init(&file, root, "meminfo"), 0);
+    smn_procfile_init(&file, root, "meminfo", &buffer);
     for (int i = 0; i < 3; i++) {
         CHECK_INT(smn_procfile_read(&file), 0);
         smn_cursor text = smn_procfile_text(&file);
@@ -90,6 +93,29 @@ static void test_kernel_files(void)
         CHECK(text.end[-1] == '\n');
     }
     smn_procfile_release(&file);
+
+    /* The kernel gives a long file out in pieces of about a page: none may be missing. */
+    enum {
+        MAPPINGS = 400
+    };
+    size_t bytes = MAPPINGS * 4096;
+    char *memory = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    for (int i = 0; i < MAPPINGS; i += 2) /* every other page otherwise: no two are one mapping */
+        REQUIRE(mprotect(memory + i * 4096, 4096, PROT_READ) == 0);
+    smn_procfile_init(&file, root, "self/maps", &buffer);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(smn_procfile_read(&file), 0);
+        smn_cursor text = smn_procfile_text(&file);
+        CHECK(text.end - text.at > 2 * 4096);
+        CHECK(text.end[-1] == '\n');
+        int lines = 0;
+        for (smn_cursor line; smn_scan_line(&text, &line);)
+            lines++;
+        CHECK(lines > MAPPINGS);
+    }
+    smn_procfile_release(&file);
+    munmap(memory, bytes);
     close(root);
 }
 
@@ -99,7 +125,7 @@ static void test_absent_at_first(void)
     tree_create(&tree);
     int open_files = self_open_files();
     smn_procfile file;
-    CHECK_INT(smn_procfile_init(&file, tree.root, "net/dev"), 0);
+    smn_procfile_init(&file, tree.root, "net/dev", &buffer);
     for (int i = 0; i < 3; i++) {
         CHECK_INT(smn_procfile_read(&file), -ENOENT);
         CHECK_INT(smn_procfile_read_start(&file, 10), -ENOENT);
@@ -153,7 +179,7 @@ static void test_something_else_in_its_place(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         check_case("%s", cases[i].what);
         smn_procfile file;
-        CHECK_INT(smn_procfile_init(&file, tree.root, "file"), 0);
+        smn_procfile_init(&file, tree.root, "file", &buffer);
         cases[i].put(&tree);
         for (int again = 0; again < 3; again++) {
             CHECK_INT(smn_procfile_read(&file), cases[i].error);
@@ -178,17 +204,17 @@ static void test_too_large(void)
     tree_create(&tree);
     tree_write_text(&tree, "file", "start\n");
     smn_procfile file;
-    CHECK_INT(smn_procfile_init(&file, tree.root, "file"), 0);
+    smn_procfile_init(&file, tree.root, "file", &buffer);
     char path[PATH_MAX + 8];
     snprintf(path, sizeof path, "%s/file", tree.path);
 
-    REQUIRE(truncate(path, (off_t)file.reserved - 1) == 0); /* sparse */
+    REQUIRE(truncate(path, (off_t)buffer.reserved - 1) == 0); /* sparse */
     CHECK_INT(smn_procfile_read(&file), 0);
-    CHECK_U64(file.length, file.reserved - 1);
-    REQUIRE(truncate(path, (off_t)file.reserved) == 0);
+    CHECK_U64(file.length, buffer.reserved - 1);
+    REQUIRE(truncate(path, (off_t)buffer.reserved) == 0);
     CHECK_INT(smn_procfile_read(&file), -EFBIG);
     check_content(&file, "", 0);
-    REQUIRE(truncate(path, (off_t)file.reserved * 4) == 0);
+    REQUIRE(truncate(path, (off_t)buffer.reserved * 4) == 0);
     CHECK_INT(smn_procfile_read(&file), -EFBIG);
     CHECK_INT(smn_procfile_read_start(&file, 6), 0);
     check_content(&file, "start\n", 6);
@@ -200,9 +226,11 @@ static void test_too_large(void)
     tree_destroy(&tree);
 }
 
-/* Two files of two roots do not know of each other. */
+/* Two files of two roots with a buffer each do not know of each other. */
 static void test_roots(void)
 {
+    smn_text_buffer other;
+    REQUIRE(smn_text_buffer_init(&other) == 0);
     proc_tree one;
     proc_tree two;
     tree_create(&one);
@@ -210,8 +238,8 @@ static void test_roots(void)
     tree_write_text(&one, "stat", "one\n");
     tree_write_text(&two, "stat", "number two\n");
     smn_procfile files[2];
-    CHECK_INT(smn_procfile_init(&files[0], one.root, "stat"), 0);
-    CHECK_INT(smn_procfile_init(&files[1], two.root, "stat"), 0);
+    smn_procfile_init(&files[0], one.root, "stat", &buffer);
+    smn_procfile_init(&files[1], two.root, "stat", &other);
     CHECK_INT(smn_procfile_read(&files[0]), 0);
     CHECK_INT(smn_procfile_read(&files[1]), 0);
     check_content(&files[0], "one\n", 4);
@@ -219,6 +247,7 @@ static void test_roots(void)
     smn_procfile_release(&files[0]);
     check_content(&files[1], "number two\n", 11);
     smn_procfile_release(&files[1]);
+    smn_text_buffer_release(&other);
     tree_destroy(&one);
     tree_destroy(&two);
 }
@@ -230,7 +259,7 @@ static void test_descriptors(void)
     int open_files = self_open_files();
     for (int i = 0; i < 200; i++) {
         smn_procfile file;
-        CHECK_INT(smn_procfile_init(&file, tree.root, "file"), 0);
+        smn_procfile_init(&file, tree.root, "file", &buffer);
         CHECK_INT(smn_procfile_read(&file), -ENOENT);
         tree_write_text(&tree, "file", "x\n");
         CHECK_INT(smn_procfile_read(&file), 0);
@@ -250,6 +279,7 @@ static void test_descriptors(void)
 
 int main(void)
 {
+    REQUIRE(smn_text_buffer_init(&buffer) == 0);
     test_whole_readings();
     test_start_of_file();
     test_kernel_files();
@@ -258,5 +288,6 @@ int main(void)
     test_too_large();
     test_roots();
     test_descriptors();
+    smn_text_buffer_release(&buffer);
     return check_report();
 }

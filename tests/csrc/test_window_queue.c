@@ -5,7 +5,6 @@
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,28 +175,36 @@ static void test_no_memory(void)
 
 enum {
     MOST_READERS = 2,
-    WINDOWS = 20000
+    MOST_WINDOWS = 20000
 };
 
 typedef struct {
-    smn_window_queue *queue;
-    _Atomic uint32_t *finished;
-    bool waits;    /* sleeps for windows, or asks again and again */
+    smn_window_queue queue;
+    _Atomic uint32_t finished;
+    bool waits; /* readers sleep for windows, or ask again and again */
+    pthread_barrier_t start;
+} contest;
+
+typedef struct {
+    contest *match;
     bool in_order; /* what came out so far did so in order of time … */
     bool whole;    /* … and was not mixed of several windows */
     uint64_t windows;
+    uint64_t next;
     unsigned char *seen; /* how often each number was in a window */
 } window_reader;
 
-static bool take_one(window_reader *reader, smn_window_record *record, uint64_t *next)
+static bool take_one(window_reader *reader, smn_window_record *record)
 {
-    if (smn_window_queue_pop(reader->queue, record) != 0)
+    if (smn_window_queue_pop(&reader->match->queue, record) != 0)
         return false;
-    reader->in_order = reader->in_order && record->head.first_row >= *next;
-    reader->whole = reader->whole && is_run_of_windows(record);
-    *next = record->head.first_row + record->head.samples;
+    uint64_t first = record->head.first_row;
+    uint64_t end = first + record->head.samples;
+    reader->in_order = reader->in_order && first >= reader->next && end <= MOST_WINDOWS;
+    reader->whole = reader->whole && reader->in_order && is_run_of_windows(record);
+    reader->next = end;
     reader->windows++;
-    for (uint64_t number = record->head.first_row; number < *next && number < WINDOWS; number++)
+    for (uint64_t number = first; number < end && number < MOST_WINDOWS; number++)
         reader->seen[number]++;
     return true;
 }
@@ -205,17 +212,18 @@ static bool take_one(window_reader *reader, smn_window_record *record, uint64_t 
 static void *read_all(void *opaque)
 {
     window_reader *reader = opaque;
+    contest *match = reader->match;
     smn_window_record *record = new_record();
-    uint64_t next = 0;
+    pthread_barrier_wait(&match->start);
     for (;;) {
-        uint32_t changes = atomic_load(&reader->queue->changes);
-        bool finished = atomic_load(reader->finished) != 0;
-        if (take_one(reader, record, &next))
+        uint32_t changes = atomic_load(&match->queue.changes);
+        bool finished = atomic_load(&match->finished) != 0;
+        if (take_one(reader, record))
             continue;
         if (finished)
             break;
-        if (reader->waits)
-            (void)smn_window_queue_wait(reader->queue, changes, SMN_NEVER);
+        if (match->waits)
+            (void)smn_window_queue_wait(&match->queue, changes, SMN_NEVER);
         else
             sched_yield();
     }
@@ -223,33 +231,48 @@ static void *read_all(void *opaque)
     return NULL;
 }
 
-static void run_contest(int readers, uint64_t capacity, bool waits, bool writer_is_slow)
+/* Each number was in one window of one reader. */
+static void check_numbers(const window_reader *readers, int count, uint64_t numbers)
 {
-    smn_window_queue queue = {0};
-    REQUIRE(smn_window_queue_init(&queue, &schema, capacity) == 0);
-    _Atomic uint32_t finished = 0;
+    uint64_t lost = 0;
+    uint64_t repeated = 0;
+    for (uint64_t number = 0; number < numbers; number++) {
+        int times = 0;
+        for (int i = 0; i < count; i++)
+            times += readers[i].seen[number];
+        lost += times == 0;
+        repeated += times > 1;
+    }
+    CHECK_U64(lost, 0);
+    CHECK_U64(repeated, 0);
+}
+
+/* `before` windows are there when all start at once; the writer then pushes `beside` more. */
+static void run_contest(int readers, uint64_t capacity, bool waits, uint64_t before,
+                        uint64_t beside)
+{
+    contest match = {.waits = waits};
+    REQUIRE(before + beside <= MOST_WINDOWS);
+    REQUIRE(smn_window_queue_init(&match.queue, &schema, capacity) == 0);
+    REQUIRE(pthread_barrier_init(&match.start, NULL, (unsigned)readers + 1) == 0);
     window_reader all[MOST_READERS];
     pthread_t threads[MOST_READERS];
     for (int i = 0; i < readers; i++) {
-        all[i] = (window_reader){.queue = &queue,
-                                 .finished = &finished,
-                                 .waits = waits,
-                                 .in_order = true,
-                                 .whole = true,
-                                 .seen = calloc(WINDOWS, 1)};
+        all[i] = (window_reader){
+            .match = &match, .in_order = true, .whole = true, .seen = calloc(MOST_WINDOWS, 1)};
         REQUIRE(all[i].seen != NULL);
         REQUIRE(pthread_create(&threads[i], NULL, read_all, &all[i]) == 0);
     }
     smn_window_record *record = new_record();
-    for (uint64_t number = 0; number < WINDOWS; number++) {
+    for (uint64_t number = 0; number < before + beside; number++) {
+        if (number == before)
+            pthread_barrier_wait(&match.start);
         make_window(record, number);
-        smn_window_queue_push(&queue, record);
-        if (writer_is_slow && number % 256 == 0)
-            sched_yield();
+        smn_window_queue_push(&match.queue, record);
     }
     free(record);
-    atomic_store(&finished, 1);
-    smn_window_queue_notify(&queue);
+    atomic_store(&match.finished, 1);
+    smn_window_queue_notify(&match.queue);
     uint64_t windows = 0;
     for (int i = 0; i < readers; i++) {
         REQUIRE(pthread_join(threads[i], NULL) == 0);
@@ -257,23 +280,12 @@ static void run_contest(int readers, uint64_t capacity, bool waits, bool writer_
         CHECK(all[i].whole);
         windows += all[i].windows;
     }
-    uint64_t lost = 0;
-    uint64_t repeated = 0;
-    for (size_t number = 0; number < WINDOWS; number++) {
-        int times = 0;
-        for (int i = 0; i < readers; i++)
-            times += all[i].seen[number];
-        lost += times == 0;
-        repeated += times > 1;
-    }
-    CHECK_U64(lost, 0);
-    CHECK_U64(repeated, 0);
-    CHECK_U64(windows + atomic_load(&queue.merged), WINDOWS);
-    printf("%d readers, %d places: %llu windows, %llu merged\n", readers, (int)capacity,
-           (unsigned long long)windows, (unsigned long long)atomic_load(&queue.merged));
+    check_numbers(all, readers, before + beside);
+    CHECK_U64(windows + atomic_load(&match.queue.merged), before + beside);
     for (int i = 0; i < readers; i++)
         free(all[i].seen);
-    smn_window_queue_release(&queue);
+    pthread_barrier_destroy(&match.start);
+    smn_window_queue_release(&match.queue);
 }
 
 static void test_beside_a_writer(void)
@@ -281,9 +293,12 @@ static void test_beside_a_writer(void)
     for (int readers = 1; readers <= MOST_READERS; readers++) {
         for (int waits = 0; waits < 2; waits++) {
             check_case("%d readers, waits: %d", readers, waits);
-            run_contest(readers, 2, waits, true);
-            run_contest(readers, 4, waits, false);
-            run_contest(readers, 64, waits, true);
+            run_contest(readers, 2, waits, 0, 10000);
+            run_contest(readers, 4, waits, 4, 10000);
+            run_contest(readers, 64, waits, 64, 10000);
+            /* More room than windows: all is between the readers. */
+            for (int round = 0; round < 3; round++)
+                run_contest(readers, MOST_WINDOWS, waits, MOST_WINDOWS - 1, 1);
         }
     }
     check_case(NULL);

@@ -33,16 +33,16 @@ class Logged:
     """
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
-        self._run_id = run_id
+        self.run_id = run_id
         self._client = MlflowClient(tracking_uri)
 
     def keys(self) -> set[str]:
-        metrics = self._client.get_run(self._run_id).data.metrics
+        metrics = self._client.get_run(self.run_id).data.metrics
         return {key for key in metrics if key.startswith("system/")}
 
     def history(self, key: str = MEMORY) -> list[Metric]:
         """Every entry of a metric, by its steps."""
-        entries = self._client.get_metric_history(self._run_id, f"system/{key}")
+        entries = self._client.get_metric_history(self.run_id, f"system/{key}")
         return sorted(entries, key=lambda entry: (entry.step, entry.timestamp))
 
     def values(self, key: str) -> list[float]:
@@ -50,6 +50,15 @@ class Logged:
 
     def steps(self, key: str = MEMORY) -> list[int]:
         return [entry.step for entry in self.history(key)]
+
+    def windows(self, key: str = MEMORY, first_step: int = 0) -> int:
+        """How many there are, each of them once, in the order of time."""
+        entries = self.history(key)
+        steps = [entry.step for entry in entries]
+        assert steps == list(range(first_step, first_step + len(steps)))
+        timestamps = [entry.timestamp for entry in entries]
+        assert timestamps == sorted(timestamps)
+        return len(steps)
 
     def ends(self, key: str = MEMORY) -> list[float]:
         """When each window ended, in Unix seconds."""

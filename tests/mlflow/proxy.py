@@ -34,6 +34,10 @@ class _Exchange(BaseHTTPRequestHandler):
     body: bytes
     request_taken: Request
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.append(self.connection)
+
     def _exchange(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         name = self.path.partition("?")[0].rpartition("/")[2]
@@ -64,7 +68,7 @@ class _Listener(socketserver.ThreadingTCPServer):
 
     def __init__(self, proxy: Proxy, port: int) -> None:
         self.proxy = proxy
-        self._connections: set[socket.socket] = set()
+        self.connections: list[socket.socket] = []
         super().__init__((HOST, port), _Exchange, bind_and_activate=False)
         # So that the port stays ours while nobody listens on it.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -74,10 +78,6 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.server_activate()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:
-        self._connections.add(request)
-        super().process_request(request, client_address)  # type: ignore[arg-type]
-
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is none."""
 
@@ -85,7 +85,7 @@ class _Listener(socketserver.ThreadingTCPServer):
         """Close the listening socket and every connection."""
         self.shutdown()
         self.server_close()
-        for connection in self._connections:
+        for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 

@@ -25,7 +25,7 @@ import mlflow
 run = mlflow.start_run(log_system_metrics=True)
 print(run.info.run_id, flush=True)
 time.sleep(0.7)
-print("end", flush=True)
+print("end", time.time(), flush=True)
 """
 
 ENDINGS = {
@@ -54,9 +54,11 @@ def test_every_way_to_end_a_process(start_program: StartProgram, database: str) 
         assert "were not logged" not in outcome.errors
         logged = Logged(outcome.output.split()[0], database)
         assert logged.keys() == DEFAULT_KEYS, ending
-        assert logged.steps() == list(range(len(logged.steps()))), ending
+        windows = logged.windows()
         if ending != "SIGTERM":
-            assert len(logged.steps()) == 4, f"{ending}: all windows, the open one included"
+            said = float(outcome.output.split()[-1])
+            assert logged.ends()[-1] >= said, f"{ending}: the window that was open is missing"
+            assert windows >= 3, ending
 
 
 UNFINISHED = """

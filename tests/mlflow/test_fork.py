@@ -82,10 +82,8 @@ def test_forks_in_a_run(start_program: StartProgram, server: Server, uses_backen
     for name in DEFAULT_NAMES:
         steps = logged.steps(name)
         assert steps == sorted(set(steps)), f"{name}: each window once"
-    assert logged.steps() == list(range(len(logged.steps())))
-    assert logged.ends() == sorted(set(logged.ends()))
+    assert logged.windows() == len(set(logged.ends()))
     assert logged.ends()[-1] > last_child
     childs = Logged(childs_run_id, server.uri)
     assert childs.keys() == DEFAULT_KEYS
-    assert childs.steps() == list(range(len(childs.steps())))
-    assert len(childs.steps()) >= 3
+    assert childs.windows() >= 2

@@ -25,11 +25,12 @@ def test_the_file_store(
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     with mlflow.start_run() as run:
         time.sleep(0.25)
-    assert Logged(run.info.run_id).steps() == [0, 1, 2]
+    first = Logged(run.info.run_id).windows()
+    assert first >= 2
     with mlflow.start_run(run_id=run.info.run_id):
         time.sleep(0.15)
     assert Logged(run.info.run_id).keys() == DEFAULT_KEYS
-    assert Logged(run.info.run_id).steps() == [0, 1, 2, 3, 4]
+    assert Logged(run.info.run_id).windows() >= first + 2
     assert warnings == []
 
 
@@ -42,6 +43,5 @@ def test_everything_is_there_at_the_end_where_mlflow_logs_asynchronously(
         time.sleep(0.25)
     logged = Logged(run.info.run_id)
     assert logged.keys() == DEFAULT_KEYS
-    assert logged.steps() == list(range(len(logged.steps())))
-    assert len(logged.steps()) >= 3
+    assert logged.windows() >= 2
     assert warnings == []

@@ -42,8 +42,9 @@ class Cpu:
     """`psutil.cpu_times`, in seconds; steal, irq and softirq are busy, iowait is not."""
 
     min_interval = 0.0
-    # The system counts CPU time in steps of about 10 ms, on each CPU.
-    specs = (_spec("cpu", "cpu_utilization_percentage", "percentage", "ratio", 100.0, 0.1),)
+    # The system counts CPU time in steps of about 10 ms, on each CPU: ten of them, less what is lost
+    # by adding them up as floats.
+    specs = (_spec("cpu", "cpu_utilization_percentage", "percentage", "ratio", 100.0, 0.0999),)
 
     def __init__(self) -> None:
         self._previous: Mapping[str, float] | None = None
