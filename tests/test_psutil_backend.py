@@ -386,13 +386,13 @@ def test_windows_that_end_late_make_the_next_ones_shorter(monkeypatch):
     numbers = itertools.count(1)
 
     def stall() -> Any:
-        if next(numbers) % 7 == 0:
+        if next(numbers) % 13 == 0:
             time.sleep(0.034)
         return real()
 
     monkeypatch.setattr(psutil, "cpu_times", stall)
     with Sampler(interval=0.01, samples_per_window=5, backend="psutil") as sampler:
-        windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 12))
+        windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 16))
     assert sum(window.missed for window in windows) > 0
     assert_on_the_grid(windows, 5)
 

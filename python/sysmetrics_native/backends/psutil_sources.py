@@ -42,8 +42,8 @@ class Cpu:
     """`psutil.cpu_times`, in seconds; steal, irq and softirq are busy, iowait is not."""
 
     min_interval = 0.0
-    # The system counts CPU time in steps of about 10 ms, on each CPU: ten of them, less what is lost
-    # by adding them up as floats.
+    # The system counts CPU time in steps of about 10 ms, on each CPU: ten of them, less what floats
+    # lose when they are added up.
     specs = (_spec("cpu", "cpu_utilization_percentage", "percentage", "ratio", 100.0, 0.0999),)
 
     def __init__(self) -> None:
