@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -327,21 +329,15 @@ def test_a_wall_clock_that_steps_breaks_no_window(monkeypatch):
         assert cpu is None or 0 <= cpu <= 100
 
 
-class HastyEvent(threading.Event):
+class HastyQueue(SimpleQueue[None]):
     """Its waits end early, as they do where timers are coarse."""
 
-    def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(None if timeout is None else timeout * 0.4)
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
+        return super().get(block, None if timeout is None else timeout * 0.4)
 
 
 def test_waits_that_end_early_make_no_ticks(monkeypatch):
-    hasty = SimpleNamespace(
-        Event=HastyEvent,
-        Condition=threading.Condition,
-        Thread=threading.Thread,
-        TIMEOUT_MAX=threading.TIMEOUT_MAX,
-    )
-    monkeypatch.setattr(backend_module, "threading", hasty)
+    monkeypatch.setattr(backend_module, "SimpleQueue", HastyQueue)
     sampler = Sampler(interval=0.02, samples_per_window=5, backend="psutil")
     begun = time.monotonic()
     with sampler:
@@ -456,6 +452,30 @@ def test_ctrl_c_while_the_thread_starts_leaves_nothing_behind(monkeypatch, is_ru
             sampler.start()
     assert sampler.stop() is True
     assert sampling_threads() == 0
+
+
+def test_the_sampling_thread_may_be_the_one_that_collects_the_garbage(monkeypatch):
+    """A sampler in a cycle is found by whatever thread the collector happens to run on."""
+    real = psutil.cpu_times
+    collected = threading.Event()
+
+    def collect() -> Any:
+        if threading.current_thread().name == "smn-host":
+            gc.collect()
+            collected.set()
+        return real()
+
+    sampler = Sampler(interval=0.05, backend="psutil")
+    sampler.myself = sampler  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        monkeypatch.setattr(psutil, "cpu_times", collect)
+        sampler.start()
+        del sampler
+        assert collected.wait(PATIENCE_SECONDS)
+        wait_until(lambda: sampling_threads() == 0, "the thread to end")
+    finally:
+        gc.enable()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import math
 import os
 import pickle
@@ -171,6 +172,52 @@ def test_windows_end_on_the_grid_whatever_was_missed(make_sampler):
     with make_sampler(interval=0.005, samples_per_window=5) as sampler:
         windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 30))
     assert_on_the_grid(windows, 5)
+
+
+HALTED = """
+    import json, sys, threading, time
+    from sysmetrics_native import Sampler
+
+    sampler = Sampler(interval=0.01, samples_per_window=5, backend=sys.argv[1])
+    before = time.monotonic()
+    sampler.start()
+    print("sampling", flush=True)
+    sys.stdin.read()
+    sampler.stop()
+    passed = time.monotonic() - before
+    windows = [(w.samples, w.missed, w.end - w.start) for w in sampler.windows(timeout=0)]
+    print(json.dumps([passed, sampler.stats()["missed"], windows]))
+"""
+
+
+def test_a_process_that_is_halted_misses_ticks_and_stays_on_the_grid(backend):
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HALTED), backend],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "sampling\n"
+        for _ in range(6):
+            child.send_signal(signal.SIGSTOP)
+            time.sleep(0.034)
+            child.send_signal(signal.SIGCONT)
+            time.sleep(0.13)
+        out, _ = child.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        child.kill()
+        child.communicate()
+    passed, missed, numbers = json.loads(out)
+    windows = [
+        Window({}, start=0.0, end=length, samples=samples, missed=late)
+        for samples, late, length in numbers
+    ]
+    assert missed == sum(window.missed for window in windows) >= 6
+    assert position_after(windows) <= passed / 0.01 + 1
+    assert_on_the_grid(windows[:-1], 5)
+    assert sum(window.end for window in windows) == pytest.approx(passed, abs=0.1)
 
 
 def test_a_window_has_as_many_ticks_as_asked_for(make_sampler):

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,6 @@ _QUIET = {
 os.environ.update(_QUIET)  # before MLflow is imported, which looks at some only then
 
 _OUR_THREADS = {"SystemMetricsMonitor", "SystemMetricsDelivery"}
-
-StartProgram = Callable[..., Program]
 
 
 def pytest_pycollect_makemodule() -> None:
@@ -150,17 +148,29 @@ def warnings() -> Iterator[list[str]]:
 # ---- programs -----------------------------------------------------------------------------------
 
 
+class Programs:
+    """Starts programs that track in a database of their own."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self._folder = folder
+        self._database = database
+        self._programs: list[Program] = []
+
+    def __call__(self, source: str, *switches: str, **variables: str) -> Program:
+        folder = self._folder / f"program-{len(self._programs)}"
+        settings = {"MLFLOW_TRACKING_URI": self._database, **variables}
+        self._programs.append(Program(source, folder, settings, switches))
+        return self._programs[-1]
+
+    def kill(self) -> None:
+        """End what is left of them."""
+        for program in self._programs:
+            program.kill()
+
+
 @pytest.fixture
-def start_program(tmp_path: Path, database: str) -> Iterator[StartProgram]:
-    """Starts programs that track in a database of this test's own; ends what is left of them."""
-    programs: list[Program] = []
-
-    def start(source: str, *switches: str, **variables: str) -> Program:
-        folder = tmp_path / f"program-{len(programs)}"
-        settings = {"MLFLOW_TRACKING_URI": database, **variables}
-        programs.append(Program(source, folder, settings, switches))
-        return programs[-1]
-
-    yield start
-    for program in programs:
-        program.kill()
+def start_program(tmp_path: Path, database: str) -> Iterator[Programs]:
+    """Starts programs of one test."""
+    programs = Programs(tmp_path, database)
+    yield programs
+    programs.kill()

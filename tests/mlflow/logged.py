@@ -36,7 +36,7 @@ class Logged:
         self.run_id = run_id
         self._client = MlflowClient(tracking_uri)
 
-    def keys(self) -> set[str]:
+    def metrics(self) -> set[str]:
         metrics = self._client.get_run(self.run_id).data.metrics
         return {key for key in metrics if key.startswith("system/")}
 

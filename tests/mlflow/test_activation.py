@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -12,8 +14,9 @@ import pytest
 from mlflow.tracking.fluent import run_id_to_system_metrics_monitor
 
 import sysmetrics_native
-from tests.mlflow.conftest import StartProgram
+from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, Logged
+from tests.mlflow.programs import Outcome
 
 STOCK = "mlflow.system_metrics.system_metrics_monitor"
 OURS = "sysmetrics_native.plugin"
@@ -43,29 +46,44 @@ def monitor_module() -> str:
 # ---- the plugin ---------------------------------------------------------------------------------
 
 
-def test_plain_mlflow_code_is_monitored_by_this_package(
-    start_program: StartProgram, uses_backend
-) -> None:
-    monitor, threads, logged = start_program(PLAIN_MLFLOW_CODE).outcome().answer
+@pytest.fixture(scope="module")
+def plain_runs(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Outcome]]:
+    """What plain MLflow code does, with some variables; all at once, for each takes seconds."""
+    folder = tmp_path_factory.mktemp("plain")
+    database = shutil.copyfile(empty_database, folder / "mlflow.db")
+    start = Programs(folder, f"sqlite:///{database}")
+    variables: dict[str, dict[str, str]] = {
+        "on": {},
+        "off": {"SYSMETRICS_NATIVE_ENABLED": "false"},
+        "bad": {"SYSMETRICS_NATIVE_ENABLED": "maybe"},
+    }
+    programs = {name: start(PLAIN_MLFLOW_CODE, **variables[name]) for name in variables}
+    yield {name: program.outcome() for name, program in programs.items()}
+    start.kill()
+
+
+def test_plain_mlflow_code_is_monitored_by_this_package(plain_runs: dict[str, Outcome]) -> None:
+    monitor, threads, logged = plain_runs["on"].answer
     assert monitor == OURS
     assert "SystemMetricsMonitor" in threads
     assert "smn-host" in threads
     assert set(logged) == DEFAULT_KEYS
 
 
-def test_a_variable_leaves_mlflow_its_own_monitor(start_program: StartProgram) -> None:
-    program = start_program(PLAIN_MLFLOW_CODE, SYSMETRICS_NATIVE_ENABLED="false")
-    monitor, threads, logged = program.outcome().answer
+def test_a_variable_leaves_mlflow_its_own_monitor(plain_runs: dict[str, Outcome]) -> None:
+    monitor, threads, logged = plain_runs["off"].answer
     assert monitor == STOCK
     assert "SystemMetricsMonitor" in threads
     assert "smn-host" not in threads
     assert logged == []  # the default window is 10 s long
 
 
-def test_a_bad_variable_is_named_and_breaks_nothing(start_program: StartProgram) -> None:
-    outcome = start_program(PLAIN_MLFLOW_CODE, SYSMETRICS_NATIVE_ENABLED="maybe").outcome()
-    assert outcome.answer[0] == STOCK
-    assert "SYSMETRICS_NATIVE_ENABLED must be true or false, got 'maybe'" in outcome.errors
+def test_a_bad_variable_is_named_and_breaks_nothing(plain_runs: dict[str, Outcome]) -> None:
+    assert plain_runs["bad"].answer[0] == STOCK
+    message = "SYSMETRICS_NATIVE_ENABLED must be true or false, got 'maybe'"
+    assert message in plain_runs["bad"].errors
 
 
 COMING_AND_GOING = f"""
@@ -87,7 +105,7 @@ print(json.dumps(states))
 
 
 def test_it_comes_and_goes_before_and_after_mlflow_has_imported_its_monitor(
-    start_program: StartProgram,
+    start_program: Programs,
 ) -> None:
     states = start_program(COMING_AND_GOING).outcome().answer
     assert states[:2] == [False, True], "the plugin is in place, and has imported nothing for it"
@@ -162,7 +180,7 @@ def test_who_imports_the_class_from_mlflow_gets_ours(uses_database) -> None:
         Logged(run.info.run_id).wait_for(1)
         monitor.finish()
     assert isinstance(monitor, sysmetrics_native.SystemMetricsMonitor)
-    assert Logged(run.info.run_id).keys() == DEFAULT_KEYS
+    assert Logged(run.info.run_id).metrics() == DEFAULT_KEYS
 
 
 # ---- other surroundings -------------------------------------------------------------------------
@@ -184,9 +202,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def test_the_plugin_loads_little_more_than_itself(
-    start_program: StartProgram, tmp_path: Path
-) -> None:
+def test_the_plugin_loads_little_more_than_itself(start_program: Programs, tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     (tmp_path / "less").mkdir()
     all_packages = packages_without(tmp_path / "all", "no such")
@@ -212,7 +228,7 @@ except (ModuleNotFoundError, RuntimeError) as error:
 """
 
 
-def test_without_mlflow_install_says_so(start_program: StartProgram, tmp_path: Path) -> None:
+def test_without_mlflow_install_says_so(start_program: Programs, tmp_path: Path) -> None:
     (tmp_path / "packages").mkdir()
     packages = packages_without(tmp_path / "packages", "mlflow")
     kind, message, installed = start_program(INSTALL, "-S", PYTHONPATH=packages).outcome().answer
@@ -230,9 +246,7 @@ def fake_mlflow(folder: Path, version: str) -> str:
     return str(folder)
 
 
-def test_a_too_old_mlflow_is_refused_in_a_sentence(
-    start_program: StartProgram, tmp_path: Path
-) -> None:
+def test_a_too_old_mlflow_is_refused_in_a_sentence(start_program: Programs, tmp_path: Path) -> None:
     path = fake_mlflow(tmp_path / "fake", "2.8.1")
     kind, message, installed = start_program(INSTALL, PYTHONPATH=path).outcome().answer
     assert kind == "RuntimeError"
@@ -243,7 +257,7 @@ def test_a_too_old_mlflow_is_refused_in_a_sentence(
 
 
 def test_a_too_old_mlflow_is_not_broken_by_the_plugin(
-    start_program: StartProgram, tmp_path: Path
+    start_program: Programs, tmp_path: Path
 ) -> None:
     source = "from sysmetrics_native.plugin import Activation\nprint(Activation().in_context())"
     outcome = start_program(source, PYTHONPATH=fake_mlflow(tmp_path / "fake", "2.8.1")).outcome()
@@ -253,9 +267,7 @@ def test_a_too_old_mlflow_is_not_broken_by_the_plugin(
 
 
 @pytest.mark.parametrize("version", ["2.9.0", "2.10.0rc1", "3.0.0.dev0", "10.1"])
-def test_newer_versions_are_taken(
-    start_program: StartProgram, tmp_path: Path, version: str
-) -> None:
+def test_newer_versions_are_taken(start_program: Programs, tmp_path: Path, version: str) -> None:
     source = INSTALL + "\nprint(sysmetrics_native.is_installed())"
     path = fake_mlflow(tmp_path / "fake", version)
     assert start_program(source, PYTHONPATH=path).outcome().output == "True\n"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.mlflow.conftest import StartProgram
+from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, Logged
 from tests.mlflow.server import Server
 
@@ -98,7 +98,7 @@ Cell = tuple[str, float]
 class Guide:
     """Runs cells in a notebook each, all notebooks at once."""
 
-    def __init__(self, start_program: StartProgram, port: int) -> None:
+    def __init__(self, start_program: Programs, port: int) -> None:
         self._start_program = start_program
         self._port = port
 
@@ -116,9 +116,9 @@ def printed_keys(text: str) -> set[str]:
     return set(re.findall(r"'(system/[^']+)': [0-9.]+", text))
 
 
-def test_every_example_runs_unchanged(start_program: StartProgram, server: Server) -> None:
+def test_every_example_runs_unchanged(start_program: Programs, server: Server) -> None:
     guide = Guide(start_program, server.port)
-    exported = guide.open(PLAIN, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="true")
+    exported = guide.open(PLAIN, (FREQUENCY, 7.2), MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="true")
     exported_off = guide.open(PLAIN, SINGLE_RUN, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false")
     notebook = guide.open(
         PLAIN,
@@ -132,11 +132,12 @@ def test_every_example_runs_unchanged(start_program: StartProgram, server: Serve
         SINGLE_RUN,
         SET_VARIABLE,
         USER_INTERFACE,
-        (FREQUENCY, 7.2),
     )
 
-    ((on, _),) = exported()
+    (on, _), (history, _) = exported()
     assert printed_keys(on) == DEFAULT_KEYS
+    assert re.findall(r"\bstep=(\d+)", history) == ["0", "1", "2"], "a few times"
+    assert "key='system/cpu_utilization_percentage'" in history
 
     (off, _), (single, _) = exported_off()
     assert printed_keys(off) == set()
@@ -145,6 +146,4 @@ def test_every_example_runs_unchanged(start_program: StartProgram, server: Serve
     cells = notebook()
     logged = [printed_keys(cells[i][0]) for i in (0, 2, 4, 5, 7, 8)]
     assert logged == [set(), DEFAULT_KEYS, set(), DEFAULT_KEYS, set(), DEFAULT_KEYS]
-    assert Logged(cells[10][1], server.uri).keys() == DEFAULT_KEYS
-    assert re.findall(r"\bstep=(\d+)", cells[11][0]) == ["0", "1", "2"], "a few times"
-    assert "key='system/cpu_utilization_percentage'" in cells[11][0]
+    assert Logged(cells[10][1], server.uri).metrics() == DEFAULT_KEYS

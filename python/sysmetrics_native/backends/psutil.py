@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
@@ -75,7 +76,9 @@ class PsutilBackend:
         self._folds = {spec.info.key: Fold(spec, None) for spec in specs}
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        # Not an Event, whose lock is held in a wait: the garbage collector may run on any thread,
+        # this one included, find a sampler that nobody stopped, and stop it.
+        self._stop_requests: SimpleQueue[None] = SimpleQueue()
         self._windows: deque[ClosedWindow] = deque()
         self._changed = threading.Condition()  # guards _windows and _finished
         self._finished = False
@@ -123,9 +126,17 @@ class PsutilBackend:
         steps.
         """
         deadline = self._start_time + tick * self._interval
-        while not self._stopping.wait(max(0.0, deadline - time.monotonic())):
+        while not self._is_stop_asked_for(deadline - time.monotonic()):
             if self._tick_at(time.monotonic()) >= tick:
                 return False
+        return True
+
+    def _is_stop_asked_for(self, seconds: float) -> bool:
+        """Whether it is, or will be within so many seconds."""
+        try:
+            self._stop_requests.get(timeout=max(0.0, seconds))
+        except Empty:
+            return False
         return True
 
     def _tick_at(self, now: float) -> int:
@@ -168,9 +179,11 @@ class PsutilBackend:
     def stop(self, timeout: float) -> bool:
         if os.getpid() != self._pid or self._thread is None:
             return True
-        self._stopping.set()
+        self._stop_requests.put(None)
         if self._thread.ident is None:  # it never ran, and would end at once
             return True
+        if self._thread is threading.current_thread():  # in the garbage collector: see above
+            return False
         self._thread.join(min(timeout, threading.TIMEOUT_MAX))
         return not self._thread.is_alive()
 
