@@ -217,7 +217,7 @@ def test_a_process_that_is_halted_misses_ticks_and_stays_on_the_grid(backend):
     assert missed == sum(window.missed for window in windows) >= 6
     assert position_after(windows) <= passed / 0.01 + 1
     assert_on_the_grid(windows[:-1], 5)
-    assert sum(window.end for window in windows) == pytest.approx(passed, abs=0.1)
+    assert passed - 2 <= sum(window.end for window in windows) <= passed + 0.001
 
 
 def test_a_window_has_as_many_ticks_as_asked_for(make_sampler):
