@@ -177,3 +177,21 @@ def test_the_extension_is_for_every_python_from_3_10():
     native = importlib.import_module("sysmetrics_native._native")
     assert native.__file__ is not None
     assert native.__file__.endswith(".abi3.so")
+
+
+def test_a_monitor_without_mlflow_says_what_to_install() -> None:
+    done = run_python(
+        """
+        import sys
+        sys.modules["mlflow"] = None  # as if it were not installed
+        from sysmetrics_native import SystemMetricsMonitor
+        try:
+            SystemMetricsMonitor("a run")
+        except ModuleNotFoundError as error:
+            print(error)
+        """
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == (
+        "logging system metrics needs MLflow, which is not installed: pip install 'mlflow>=2.9'"
+    )

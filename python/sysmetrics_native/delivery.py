@@ -75,7 +75,16 @@ class Delivery:
         resume: bool,
         on_run_over: Callable[[], object],
     ) -> None:
-        import mlflow  # the error for who has none, before anything starts
+        try:
+            import mlflow
+        except ModuleNotFoundError as error:
+            if error.name != "mlflow":
+                raise
+            raise ModuleNotFoundError(
+                "logging system metrics needs MLflow, which is not installed: "
+                "pip install 'mlflow>=2.9'",
+                name="mlflow",
+            ) from None
 
         self._run_id = run_id
         # MlflowClient resolves None when it is made; that must not wait for the thread.
