@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _logger = logging.getLogger("sysmetrics_native")
+
+T = TypeVar("T")
 
 MAX_METRICS_PER_BATCH = 1000
 """MLflow's own limit of a `log_batch`."""
@@ -168,7 +170,7 @@ class Delivery:
     def _serve(self) -> None:
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(self._tracking_uri)
+        client = self._request(partial(MlflowClient, self._tracking_uri))
         next_check = time.monotonic() + self._check_seconds
         while True:
             batch = self._next_batch(next_check)
@@ -244,7 +246,7 @@ class Delivery:
 
     # ---- requests that may fail -----------------------------------------------------------------
 
-    def _request(self, request: Callable[[], None]) -> None:
+    def _request(self, request: Callable[[], T]) -> T:
         """Make a request until it succeeds, fails for good, or the time at exit is over.
 
         Raises:
@@ -262,7 +264,7 @@ class Delivery:
             reraise=True,
         )
         try:
-            retrying(request)
+            answer = retrying(request)
         except Exception as error:
             if _is_permanent(error):
                 _logger.warning(
@@ -273,6 +275,7 @@ class Delivery:
             raise _RunOverError from error
         if retrying.statistics.get("attempt_number", 1) > 1:
             _logger.info("System metrics of run %s are logged again.", self._run_id)
+        return answer
 
     def _is_time_over(self) -> bool:
         deadline = self._exit_deadline

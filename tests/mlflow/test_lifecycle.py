@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import threading
 import time
 import urllib.request
@@ -92,16 +93,18 @@ def test_a_run_that_is_ended_elsewhere_is_noticed_within_seconds(server: Server)
 # ---- start and finish ---------------------------------------------------------------------------
 
 
-def test_finish_twice(run_id: str, warnings: list[str]) -> None:
+def test_finish_twice(run_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sysmetrics_native")
     monitor = SystemMetricsMonitor(run_id)
     monitor.start()
     time.sleep(0.15)
     monitor.finish()
-    steps = Logged(run_id).steps()
+    windows = Logged(run_id).windows()
     monitor.finish()
-    assert Logged(run_id).steps() == steps
-    assert Logged(run_id).windows() >= 2
-    assert warnings == []
+    assert Logged(run_id).windows() == windows >= 2
+    started, ended = caplog.messages
+    assert started == "Started monitoring system metrics."
+    assert ended.startswith(f"System metrics of run {run_id}: {windows} windows logged, ")
 
 
 def test_finish_by_several_threads_at_once(run_id: str, warnings: list[str]) -> None:
@@ -222,6 +225,16 @@ def test_to_resume_an_unknown_run_costs_one_warning(uses_database, warnings: lis
     assert "0" * 32 in warnings[0]
 
 
+def test_an_unknown_kind_of_server_costs_one_warning(warnings: list[str]) -> None:
+    monitor = SystemMetricsMonitor("0" * 32, tracking_uri="nonsense://host")
+    monitor.start()
+    wait_until(lambda: monitoring_threads() == 0, "the end of monitoring")
+    monitor.finish()
+    (warning,) = warnings
+    assert warning.startswith(f"Stopped monitoring system metrics of run {'0' * 32}: ")
+    assert "nonsense" in warning
+
+
 def test_a_deleted_run_costs_one_warning_and_others_go_on(
     client: MlflowClient, run_id: str, quick_requests, warnings: list[str]
 ) -> None:
@@ -264,7 +277,7 @@ def test_two_runs_on_two_servers_do_not_mix(
     with mlflow.start_run(log_system_metrics=True) as run:
         near = run.info.run_id
         monitor.start()
-        mlflow.set_tracking_uri("sqlite:////nowhere/else.db")  # both began before this
+        mlflow.set_tracking_uri("http://127.0.0.1:1")  # both began before this
         time.sleep(0.25)
         monitor.finish()
         mlflow.set_tracking_uri(uses_database)
@@ -272,6 +285,17 @@ def test_two_runs_on_two_servers_do_not_mix(
     far_keys = Logged(far, server.uri).metrics()
     assert far_keys == {key.replace("system/", "system/far/") for key in DEFAULT_KEYS}
     assert Logged(far, server.uri).windows("far/disk_usage_percentage") >= 2
+
+
+def test_the_server_is_the_one_that_was_set_when_the_monitor_was_made(
+    run_id: str, uses_database: str
+) -> None:
+    monitor = SystemMetricsMonitor(run_id)
+    mlflow.set_tracking_uri("http://127.0.0.1:1")
+    monitor.start()
+    time.sleep(0.15)
+    monitor.finish()
+    assert Logged(run_id, uses_database).windows() >= 2
 
 
 def test_nested_runs_have_their_own_windows(uses_database, uses_backend) -> None:

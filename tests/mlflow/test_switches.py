@@ -218,7 +218,7 @@ def test_which_node_id_wins(uses_database) -> None:
         ("rack 3/node:7", "rack 3/node_7"),
         ("a//b/", "a/b"),
         ("/etc/../passwd", "etc/passwd"),
-        ("./worker", "worker"),
+        ("./node", "node"),
         ("Knoten-ü", "Knoten-ü"),
         ("计算节点", "计算节点"),
         ("🚀 gpu", "_ gpu"),
