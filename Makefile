@@ -4,7 +4,8 @@ PYTHON ?= python3
 VERSIONS := 3.10 3.11 3.12 3.13
 
 # The lower bounds of pyproject.toml. MLflow 2.9 imports pkg_resources, which newer setuptools no longer has.
-OLDEST := mlflow==2.9.2 psutil==5.9.0 tenacity==8.2.0 cffi==1.15.0 'setuptools<80'
+OLDEST := mlflow==2.9.2 psutil==5.9.0 tenacity==8.2.0 cffi==1.15.0 click==8.0.0 platformdirs==3.0.0 rich==12.0.0 \
+	'setuptools<80'
 
 LINUX := $(filter Linux,$(shell uname -s))
 BIN := .venv/bin

@@ -24,6 +24,7 @@ MIN_INTERVAL_SECONDS = 0.001
 MAX_INTERVAL_SECONDS = 3600.0
 MAX_SAMPLES_PER_WINDOW = 1_000_000
 MAX_SHUTDOWN_TIMEOUT_SECONDS = 3600.0
+MAX_RECORDER_MEGABYTES = 65536
 
 
 # ---- values -------------------------------------------------------------------------------------
@@ -141,6 +142,33 @@ def _parse_timeout(name: str, value: object) -> float:
     return _number(name, value, 0.0, MAX_SHUTDOWN_TIMEOUT_SECONDS, "seconds")
 
 
+def _parse_path(name: str, value: object) -> str:
+    """A path that need not be there yet, as an absolute one."""
+    try:
+        path = os.fspath(value)  # type: ignore[call-overload]  # refused below if it is no path
+    except TypeError:
+        path = None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise _refuse(name, "a path", value)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _parse_recorder(name: str, value: object) -> bool | str:
+    """Whether to record, or where to."""
+    try:
+        return _parse_bool(name, {"on": "true", "off": "false"}.get(str(value).lower(), value))
+    except ValueError:
+        pass
+    try:
+        return _parse_path(name, value)
+    except ValueError:
+        raise _refuse(name, "off, on, or a path", value) from None
+
+
+def _parse_megabytes(name: str, value: object) -> float:
+    return _number(name, value, 0.1, MAX_RECORDER_MEGABYTES, "megabytes")
+
+
 def _parse_node_id(name: str, value: object) -> str:
     node_id = catalog.clean_node_id(str(value))
     if not node_id:
@@ -164,6 +192,9 @@ _OPTIONS: Mapping[str, _Option] = {
     "disk_paths": _Option(_parse_disk_paths, (os.sep,)),
     "procfs_path": _Option(_parse_directory, "/proc"),
     "sysfs_path": _Option(_parse_directory, "/sys"),
+    "recorder": _Option(_parse_recorder, False),
+    "recorder_megabytes": _Option(_parse_megabytes, 64.0),
+    "spool_dir": _Option(_parse_path, None),
     "shutdown_timeout": _Option(_parse_timeout, 10.0),
     "node_id": _Option(_parse_node_id, None),
 }
@@ -177,7 +208,8 @@ def configure(**options: Any) -> None:
     Args:
         **options: ``enabled``, ``backend`` (auto, native, psutil), ``sources``, ``statistics``
             (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``procfs_path``,
-            ``sysfs_path``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
+            ``sysfs_path``, ``recorder`` (off, on, or a path), ``recorder_megabytes`` (0.1 to
+            65536), ``spool_dir``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
 
     Raises:
         ValueError: an unknown option, or a value that is not allowed; nothing is set then.
