@@ -34,8 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No option and no variable of one test reaches the next, or comes from outside."""
+def clean_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No option, variable or file of one test reaches the next, or comes from outside."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in list(os.environ):
         if name.startswith(("SYSMETRICS_NATIVE_", "MLFLOW_SYSTEM_METRICS_")) or name in (
             "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",

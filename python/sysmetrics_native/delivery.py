@@ -1,60 +1,68 @@
-"""From windows to the tracking server: order, batches, retries, bounded memory.
+"""From windows to the tracking server: when requests are made, and what happens if they fail.
 
-One thread makes all requests, so a server that hangs holds up nothing else. While windows cannot be
-delivered they wait here; when there are too many `put` waits, and the windows that close meanwhile
-merge in the sampler's own queue, whose memory is bounded too.
+One thread makes all requests, so a server that hangs holds up nothing else. Windows that cannot be
+sent wait in the `Backlog`, and are tried again with growing, random pauses.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from sysmetrics_native.backlog import Backlog
+from sysmetrics_native.private_files import Writer, state_folder
+from sysmetrics_native.redaction import error_text, without_secrets
+from sysmetrics_native.run_log import RunDeletedError, RunLog
+from sysmetrics_native.spool import SPOOL_FOLDER, SUFFIX, Origin, Spool, WaitingWindow
+from sysmetrics_native.tracking import (
+    MAX_METRICS_PER_BATCH,
+    REFUSED_USER,
+    connect,
+    error_code,
+    is_permanent,
+)
 
 _logger = logging.getLogger("sysmetrics_native")
 
 T = TypeVar("T")
 
-MAX_METRICS_PER_BATCH = 1000
-"""MLflow's own limit of a `log_batch`."""
-MAX_WAITING_WINDOWS = 4096
 LINGER_SECONDS = 5.0
 """Windows that are shorter than this share requests: as many as one may hold, or this long."""
 STATUS_CHECK_SECONDS = (5.0, 15.0)
 """The run's status is asked for once a window, but within these bounds."""
 LONGEST_BACKOFF_SECONDS = 30.0
 PAUSE_AT_EXIT_SECONDS = 0.5
-
-_PERMANENT_ERRORS = frozenset(
-    {
-        "BAD_REQUEST",
-        "ENDPOINT_NOT_FOUND",
-        "INVALID_PARAMETER_VALUE",
-        "INVALID_STATE",
-        "PERMISSION_DENIED",
-        "RESOURCE_DOES_NOT_EXIST",
-        "UNAUTHENTICATED",
-    }
-)
-"""Error codes of MLflow that do not heal by trying again."""
+PATIENCE_AT_EXIT_SECONDS = 1.0
+"""How long a server that answered so far may take at the end before the rest is written down."""
+WRITE_DOWN_SECONDS = 0.25
+"""What is kept of the time at the end for that."""
 
 
-class _Waiting(NamedTuple):
-    """A window's metrics on their way."""
+ATTEMPTS_BEFORE_WARNING = 2
+"""A request that fails once may have met a connection that the server had just closed."""
 
-    timestamp_ms: int
-    values: Sequence[tuple[str, float]]
+
+class Counts(NamedTuple):
+    """What became of the windows of a run."""
+
+    logged: int
+    """The server has them."""
+    left: int
+    """It does not, or did not say so."""
+    kept: int
+    """So many of those are in a file …"""
+    path: str
+    """… which is this one; empty if there is none."""
 
 
 class _RunOverError(Exception):
-    """The run takes no more metrics."""
+    """There is nothing more to send, or nobody to send it to."""
 
 
 class Delivery:
@@ -63,6 +71,7 @@ class Delivery:
     Args:
         run_id: the run.
         tracking_uri: the server, or `None` for the one that is set in MLflow now.
+        spool_dir: the option of this name.
         window_seconds: how long a window is, which decides how many share a request.
         resume: count steps on from the largest that a system metric of the run has.
         on_run_over: called on the delivery thread when the run has ended or takes no more.
@@ -73,38 +82,36 @@ class Delivery:
         run_id: str,
         tracking_uri: str | None,
         *,
+        spool_dir: str | None,
         window_seconds: float,
         resume: bool,
         on_run_over: Callable[[], object],
     ) -> None:
-        try:
-            import mlflow
-        except ModuleNotFoundError as error:
-            if error.name != "mlflow":
-                raise
-            raise ModuleNotFoundError(
-                "logging system metrics needs MLflow, which is not installed: "
-                "pip install 'mlflow>=2.9'",
-                name="mlflow",
-            ) from None
-
         self._run_id = run_id
         # MlflowClient resolves None when it is made; that must not wait for the thread.
-        self._tracking_uri = tracking_uri or mlflow.get_tracking_uri()
+        self._tracking_uri = tracking_uri or _current_tracking_uri()
+        self._spool_dir = spool_dir
         self._linger = LINGER_SECONDS if window_seconds < LINGER_SECONDS else 0.0
         shortest, longest = STATUS_CHECK_SECONDS
         self._check_seconds = min(max(window_seconds, shortest), longest)
         self._on_run_over = on_run_over
-        self._next_step: int | None = None if resume else 0
+        self._first_step: int | None = None if resume else 0
+        self.was_refused = False
+        """Whether the server took no more, and that was said."""
+        self._last_error = ""
+        self._windows_put = 0  # of the thread that puts
+        self._backlog = Backlog(self._make_spool, run_id)
         self._thread = threading.Thread(target=self._run, name="SystemMetricsDelivery", daemon=True)
-        self._changed = threading.Condition()  # guards what follows
-        self._waiting: deque[_Waiting] = deque()
+        # Guards what follows. Never held while something else is waited for: a request, the disk.
+        self._changed = threading.Condition()
+        self._logged = 0
+        self._metrics_per_window = 0
         self._send_at = 0.0  # the first window goes at once
         self._is_complete = False  # no further put
         self._is_over = False  # no further request
+        self._discards = False  # nobody will ever take a window of this run
         self._exit_deadline: float | None = None
         self._is_done = False  # the thread has ended
-        self._logged = 0
 
     # ---- for the monitor ------------------------------------------------------------------------
 
@@ -112,45 +119,77 @@ class Delivery:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, timestamp_ms: int, values: Sequence[tuple[str, float]]) -> None:
-        """Hand over a window; waits while too many are on their way."""
+    def put(self, timestamp_ms: int, metrics: Mapping[str, float]) -> None:
+        """Hand over a window; waits while there is room for it neither on disk nor in memory."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: len(self._waiting) < MAX_WAITING_WINDOWS or self._is_exiting()
-            )
-            if self._is_over:
+            self._changed.wait_for(lambda: not self._backlog.is_full() or self._is_exiting())
+            if self._discards:
                 return
-            self._waiting.append(_Waiting(timestamp_ms, values))
+        self._backlog.put(WaitingWindow(self._windows_put, timestamp_ms, metrics))
+        self._windows_put += 1
+        with self._changed:
+            self._metrics_per_window = len(metrics)
             # Else the thread knows when to wake.
-            if len(self._waiting) == 1 or self._fills_a_request():
+            if len(self._backlog) == 1 or self._fills_a_request():
                 self._changed.notify_all()
 
     def put_last(self) -> None:
-        """Say that no further window will come: what waits is sent now."""
+        """Say that no further window will come: what waits is sent now.
+
+        Waits for that, a little and no longer than `close` allows, and then writes down the rest.
+        """
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_done, self._seconds_before_writing_down())
+        if self._is_exiting():
+            self._leave_the_rest()
+        elif self._backlog:
+            self._backlog.keep_on_disk()
+
+    def _seconds_before_writing_down(self) -> float:
+        seconds = PATIENCE_AT_EXIT_SECONDS
+        if self._exit_deadline is not None:
+            seconds = min(seconds, self._exit_deadline - time.monotonic() - WRITE_DOWN_SECONDS)
+        return max(0.0, seconds)
+
+    def _leave_the_rest(self) -> None:
+        if self._backlog:
+            self._backlog.release(self._last_error or "the server did not answer in time")
 
     def close(self, deadline: float) -> None:
-        """Be done by a time of the monotonic clock."""
+        """Make no request after a time of the monotonic clock."""
         with self._changed:
             self._exit_deadline = deadline
             self._changed.notify_all()
 
-    def wait(self, deadline: float) -> tuple[int, int]:
-        """Wait for the thread, at most to the deadline.
-
-        Returns:
-            How many windows were logged, and how many could not be.
-        """
+    def wait(self, deadline: float) -> None:
+        """Wait until everything was sent, at most to the deadline; from then on nothing is."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_done, max(0.0, deadline - time.monotonic()))
             self._is_over = True
             self._changed.notify_all()
-            return self._logged, len(self._waiting)
+
+    def counts(self) -> Counts:
+        """What became of the windows so far. Waits for nobody."""
+        kept, path = self._backlog.on_disk()
+        return Counts(self._logged, len(self._backlog), kept, path)
 
     def _is_exiting(self) -> bool:
         return self._is_over or self._exit_deadline is not None
+
+    def _make_spool(self) -> Spool:
+        folder = os.path.join(state_folder(self._spool_dir), SPOOL_FOLDER)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        name = f"{stamp}-{self._run_id}-{os.urandom(4).hex()}{SUFFIX}"
+        origin = Origin(
+            self._run_id,
+            without_secrets(self._tracking_uri),
+            self._first_step,
+            Writer.this_process(),
+            time.time(),
+        )
+        return Spool(os.path.join(folder, name), origin)
 
     # ---- the thread -----------------------------------------------------------------------------
 
@@ -166,80 +205,60 @@ class Delivery:
             self._is_done = True
             self._changed.notify_all()
         self._on_run_over()
+        self._leave_the_rest()
 
     def _serve(self) -> None:
-        from mlflow.tracking import MlflowClient
-
-        client = self._request(partial(MlflowClient, self._tracking_uri))
+        tracking = self._request(partial(connect, self._tracking_uri))
+        log = RunLog(tracking, self._run_id, self._first_step)
         next_check = time.monotonic() + self._check_seconds
         while True:
             batch = self._next_batch(next_check)
             if batch:
-                self._request(partial(self._log, client, batch))
-            elif self._is_complete and not self._waiting:
+                self._request(partial(log.send, batch))
+                self._take_off(batch, log.first_step)
+            elif self._is_complete and not self._backlog:
                 return
             if not self._is_complete and time.monotonic() >= next_check:
                 next_check = time.monotonic() + self._check_seconds
-                self._request(partial(self._check_status, client))
+                self._request(partial(self._check_status, log))
 
-    def _next_batch(self, next_check: float) -> list[_Waiting]:
+    def _next_batch(self, next_check: float) -> list[WaitingWindow]:
         """Windows to be sent now; none when it is time to look at the run, or at the end."""
         with self._changed:
             while not self._is_complete and not self._is_over and not self._is_due():
-                wake_at = min(self._send_at, next_check) if self._waiting else next_check
+                wake_at = min(self._send_at, next_check) if self._backlog else next_check
                 seconds = wake_at - time.monotonic()
                 if seconds <= 0.0:
                     break
                 self._changed.wait(seconds)
             if self._is_over:
                 raise _RunOverError
-            return self._first_waiting() if self._is_due() else []
+            is_due = self._is_due()
+        return self._backlog.oldest(MAX_METRICS_PER_BATCH) if is_due else []
 
     def _is_due(self) -> bool:
         """Whether there are windows that need not linger."""
-        if not self._waiting:
+        if not self._backlog:
             return False
         is_late = time.monotonic() >= self._send_at
         return self._is_complete or is_late or self._fills_a_request()
 
     def _fills_a_request(self) -> bool:
-        return len(self._waiting) * len(self._waiting[0].values) >= MAX_METRICS_PER_BATCH
+        return len(self._backlog) * self._metrics_per_window >= MAX_METRICS_PER_BATCH
 
-    def _first_waiting(self) -> list[_Waiting]:
-        """As many windows as one request may hold, and one at least. They stay in the queue."""
-        batch: list[_Waiting] = []
-        metrics = 0
-        for window in self._waiting:
-            metrics += len(window.values)
-            if batch and metrics > MAX_METRICS_PER_BATCH:
-                break
-            batch.append(window)
-        return batch
-
-    def _log(self, client: MlflowClient, batch: list[_Waiting]) -> None:
-        """Send a batch, and only then take it off the queue."""
-        from mlflow.entities import Metric
-
-        if self._next_step is None:
-            self._next_step = _step_to_resume_at(client, self._run_id)
-        metrics = [
-            Metric(key, value, window.timestamp_ms, self._next_step + index)
-            for index, window in enumerate(batch)
-            for key, value in window.values
-        ]
-        for first in range(0, len(metrics), MAX_METRICS_PER_BATCH):
-            chunk = metrics[first : first + MAX_METRICS_PER_BATCH]
-            client.log_batch(self._run_id, metrics=chunk, synchronous=True)
-        self._next_step += len(batch)
+    def _take_off(self, batch: list[WaitingWindow], first_step: int | None) -> None:
+        """Only now that the server has them."""
+        if first_step is not None and self._first_step is None:
+            self._first_step = first_step
+            self._backlog.note_first_step(first_step)
+        self._backlog.drop_sent(batch)
         with self._changed:
             self._logged += len(batch)
-            for _ in batch:
-                self._waiting.popleft()
             self._send_at = time.monotonic() + self._linger
             self._changed.notify_all()
 
-    def _check_status(self, client: MlflowClient) -> None:
-        status = client.get_run(self._run_id).info.status
+    def _check_status(self, log: RunLog) -> None:
+        status = log.state().status
         if status != "RUNNING":
             _logger.info("Run %s is %s: its system metrics end here.", self._run_id, status)
             self._on_run_over()  # stops the sampling; the windows there are still reach the run
@@ -256,24 +275,21 @@ class Delivery:
         import tenacity
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: not _is_permanent(error)),
+            retry=tenacity.retry_if_exception(lambda error: not _is_final(error)),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS),
             stop=lambda _: self._is_time_over(),
             sleep=self._back_off,
-            before_sleep=self._report_first_failure,
+            before_sleep=self._take_failure,
             reraise=True,
         )
         try:
             answer = retrying(request)
         except Exception as error:
-            if _is_permanent(error):
-                _logger.warning(
-                    "Stopped monitoring system metrics of run %s: %s", self._run_id, error
-                )
-                with self._changed:
-                    self._waiting.clear()
+            self._last_error = error_text(error)
+            if _is_final(error):
+                self._take_refusal(error)
             raise _RunOverError from error
-        if retrying.statistics.get("attempt_number", 1) > 1:
+        if retrying.statistics.get("attempt_number", 1) > ATTEMPTS_BEFORE_WARNING:
             _logger.info("System metrics of run %s are logged again.", self._run_id)
         return answer
 
@@ -289,22 +305,53 @@ class Delivery:
             else:
                 self._changed.wait_for(self._is_exiting, seconds)
 
-    def _report_first_failure(self, state: Any) -> None:
-        if state.attempt_number == 1:
+    def _take_failure(self, state: Any) -> None:
+        """From the first on nothing waits in memory alone; one that heals at once is no news."""
+        self._last_error = error_text(state.outcome.exception())
+        self._backlog.keep_on_disk()
+        if state.attempt_number == ATTEMPTS_BEFORE_WARNING:
             _logger.warning(
                 "Cannot log system metrics of run %s now, will keep them and try again: %s",
                 self._run_id,
-                state.outcome.exception(),
+                self._last_error,
             )
 
+    def _take_refusal(self, error: BaseException) -> None:
+        consequence = ""
+        if error_code(error) in REFUSED_USER:  # another day, or somebody else, may be allowed to
+            self._backlog.keep_on_disk()
+            consequence = " What was not logged is kept; once it may be logged, send it with: "
+            consequence += recover_command(self.counts().path)
+        else:
+            self._discards = True
+            self._backlog.clear()
+        self.was_refused = True
+        _logger.warning(
+            "Stopped monitoring system metrics of run %s: %s.%s",
+            self._run_id,
+            self._last_error.rstrip("."),
+            consequence,
+        )
 
-def _is_permanent(error: BaseException) -> bool:
-    return getattr(error, "error_code", None) in _PERMANENT_ERRORS
+
+def recover_command(path: str) -> str:
+    """What a user types to have a file sent."""
+    return shlex.join(["sysmetrics-native", "recover", *([path] if path else [])])
 
 
-def _step_to_resume_at(client: MlflowClient, run_id: str) -> int:
-    """One more than the largest step of any system metric of the run."""
-    # The run carries the latest entry of each metric; asking for histories could mean gigabytes.
-    latest = client.get_run(run_id).data._metric_objs
-    steps = [metric.step for metric in latest if metric.key.startswith("system/")]
-    return max(steps, default=-1) + 1
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, RunDeletedError) or is_permanent(error)
+
+
+def _current_tracking_uri() -> str:
+    try:
+        import mlflow
+    except ModuleNotFoundError as error:
+        if error.name != "mlflow":
+            raise
+        raise ModuleNotFoundError(
+            "logging system metrics needs MLflow, which is not installed: "
+            "pip install 'mlflow>=2.9'",
+            name="mlflow",
+        ) from None
+    return str(mlflow.get_tracking_uri())

@@ -9,12 +9,14 @@ import threading
 import time
 
 from sysmetrics_native import catalog, settings
-from sysmetrics_native.delivery import Delivery
+from sysmetrics_native.delivery import Delivery, recover_command
 from sysmetrics_native.sampler import Sampler
 
 _logger = logging.getLogger("sysmetrics_native")
 
 THREAD_NAME = "SystemMetricsMonitor"
+
+_LOCAL_PATIENCE_SECONDS = 0.5
 
 
 class SystemMetricsMonitor:
@@ -66,6 +68,7 @@ class SystemMetricsMonitor:
         self._delivery = Delivery(
             run_id,
             tracking_uri,
+            spool_dir=settings.option("spool_dir"),
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
             on_run_over=self._sampler.stop,
@@ -106,35 +109,48 @@ class SystemMetricsMonitor:
             if self._is_finished:
                 return
             self._is_finished = True
-        deadline = time.monotonic() + self._shutdown_timeout
         try:
-            self._stop_all(deadline)
+            self._stop_all()
+            self._report()
         except Exception as error:  # noqa: BLE001  # the first law again
             _logger.warning("Failed to stop monitoring system metrics cleanly: %s", error)
         atexit.unregister(self.finish)
 
-    def _stop_all(self, deadline: float) -> None:
+    def _stop_all(self) -> None:
         assert self._thread is not None  # finish() has looked
-        self._sampler.stop(_seconds_until(deadline))
+        now = time.monotonic()
+        deadline = now + self._shutdown_timeout
+        # The option bounds the wait for the server; what this machine does itself takes moments.
+        local_deadline = max(deadline, now + _LOCAL_PATIENCE_SECONDS)
         self._delivery.close(deadline)
-        self._thread.join(_seconds_until(deadline))
-        logged, left = self._delivery.wait(deadline)
+        self._sampler.stop(_seconds_until(local_deadline))
+        self._delivery.wait(deadline)
+        self._thread.join(_seconds_until(local_deadline))
+
+    def _report(self) -> None:
+        counts = self._delivery.counts()
         stats = self._sampler.stats()
         _logger.info(
             "System metrics of run %s: %d windows logged, %d ticks, %d missed.",
             self._run_id,
-            logged,
+            counts.logged,
             stats["ticks"],
             stats["missed"],
         )
-        if left > 0:
-            _logger.warning(
-                "System metrics of run %s: %d windows were not logged, because the tracking "
-                "server did not take them within %g s.",
-                self._run_id,
-                left,
-                self._shutdown_timeout,
-            )
+        if counts.left == 0 or self._delivery.was_refused:
+            return
+        fate = "They are lost: they could not be written down."
+        if counts.kept:
+            which = "They" if counts.kept >= counts.left else f"{counts.kept} of them"
+            fate = f"{which} are kept in a file; send them with: {recover_command(counts.path)}"
+        _logger.warning(
+            "System metrics of run %s: %d windows were not logged, because the tracking server "
+            "did not take them within %g s. %s",
+            self._run_id,
+            counts.left,
+            self._shutdown_timeout,
+            fate,
+        )
 
     def _drain(self) -> None:
         """Turn windows into metrics until the sampler stops."""
@@ -144,7 +160,7 @@ class SystemMetricsMonitor:
         try:
             for window in self._sampler.windows(percentiles=percentiles):
                 metrics = catalog.metrics_of(window, schema, self._statistics)
-                values = [(prefix + key, value) for key, value in metrics]
+                values = {prefix + key: value for key, value in metrics}
                 self._delivery.put(round(window.end * 1000), values)
         except Exception:  # a bug of ours must end monitoring with a trace, and nothing else
             _logger.exception("Stopped monitoring system metrics")

@@ -9,8 +9,8 @@ the lock when that process dies.
 from __future__ import annotations
 
 import os
-import socket
 import stat
+from contextlib import suppress
 from typing import NamedTuple
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -130,6 +130,37 @@ def lock(file: int) -> bool:
     return True
 
 
+def unlock(file: int) -> None:
+    """Let others lock the file again."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_UN)
+
+
+def read_at(file: int, size: int, offset: int) -> bytes:
+    """Up to so many bytes from an offset on; fewer only at the end of the file."""
+    if hasattr(os, "pread"):
+        return os.pread(file, size, offset)
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.read(file, size)
+
+
+def write_at(file: int, data: bytes, offset: int) -> None:
+    """Write all of it at an offset.
+
+    Raises:
+        OSError: not all of it could be written.
+    """
+    while data:
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(file, data, offset)
+        else:
+            os.lseek(file, offset, os.SEEK_SET)
+            written = os.write(file, data)
+        data, offset = data[written:], offset + written
+
+
 # ---- who writes a file --------------------------------------------------------------------------
 
 
@@ -148,16 +179,22 @@ class Writer(NamedTuple):
     def this_process(cls) -> Writer:
         """Of whoever asks."""
         pid = os.getpid()
-        return cls(socket.gethostname(), _boot_id(), pid, _started(pid) or 0.0)
+        return cls(_host(), _boot_id(), pid, _started(pid) or 0.0)
 
     def is_alive(self) -> bool | None:
         """Whether it still runs; `None` where that cannot be seen from here."""
-        if self.host != socket.gethostname():
+        if self.host != _host():
             return None
         if self.boot_id != _boot_id():
             return False
         started = _started(self.pid)
         return started is not None and abs(started - self.started) < 1.0
+
+
+def _host() -> str:
+    import socket  # it is loaded by everybody who talks to a server, and by nobody else
+
+    return socket.gethostname()
 
 
 def _boot_id() -> str:

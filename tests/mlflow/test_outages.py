@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sysmetrics_native import SystemMetricsMonitor, configure, delivery
+from sysmetrics_native import SystemMetricsMonitor, backlog, configure, delivery
 from tests.mlflow.logged import Logged, monitor_of
 from tests.mlflow.proxy import Proxy
 from tests.mlflow.server import Server
@@ -184,7 +184,8 @@ def test_a_run_can_begin_and_resume_while_the_server_is_down(server: Server) -> 
 def test_what_waits_is_bounded_and_no_time_is_lost(
     server: Server, uses_backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "MAX_WAITING_WINDOWS", 5)
+    monkeypatch.setattr(backlog, "MAX_WINDOWS_IN_MEMORY", 5)
+    monkeypatch.setenv("SYSMETRICS_NATIVE_SPOOL_DIR", "/proc/nowhere")  # not even root can write
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
     run = Monitored(server)
@@ -193,7 +194,7 @@ def test_what_waits_is_bounded_and_no_time_is_lost(
     run.proxy.refuse()
     sampler = run.monitor._sampler
     wait_until(lambda: sampler.stats()["merged_windows"] >= 20, "windows that merge")
-    assert len(run.monitor._delivery._waiting) == 5
+    assert run.monitor._delivery.counts().left == 5
     run.proxy.work()
     run.wait_for_batches(1)
     run.close()
@@ -258,7 +259,8 @@ def test_a_server_that_hangs_at_the_end_holds_up_no_longer_than_the_option(
     assert took < timeout + 1.5
     assert mlflow.get_run(run.info.run_id).info.status == "FINISHED"
     left = [warning for warning in warnings if "were not logged" in warning]
-    total = monitor._delivery._logged + len(monitor._delivery._waiting)
+    counts = monitor._delivery.counts()
+    total = counts.logged + counts.left
     assert total >= 4 or timeout == 0.0
     (warning,) = left
     assert f" {total - len(logged.steps())} windows were not logged" in warning

@@ -1,0 +1,188 @@
+"""What this package asks of a tracking server, and how its refusals are told from its outages.
+
+For `http` and `https` the requests are MLflow's own (`mlflow.utils.rest_utils.http_request`, so its
+credentials, headers and certificates apply), but each is made once: MLflow's client would send a
+batch again after a failure that may well have been a success, and for minutes. Everything else,
+`databricks` included, goes through `MlflowClient` untouched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+MAX_METRICS_PER_BATCH = 1000
+"""MLflow's own limit of a `log_batch`."""
+MAX_KEY_LENGTH = 250
+"""MLflow's own limit of a metric's key."""
+
+SYSTEM_PREFIX = "system/"
+
+_REQUEST_TIMEOUT_SECONDS = 30.0
+"""Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
+_LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
+_GET_RUN = "/api/2.0/mlflow/runs/get"
+
+REFUSED_CONTENT = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE"})
+"""Error codes for what was sent, or for a run that takes nothing."""
+REFUSED_USER = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+"""Error codes for who sent it: another day, with other credentials, it may be taken."""
+_PERMANENT = (
+    REFUSED_CONTENT
+    | REFUSED_USER
+    | {"ENDPOINT_NOT_FOUND", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
+)
+
+
+class Entry(NamedTuple):
+    """One value of a metric as MLflow stores it."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+class RunState(NamedTuple):
+    """What a server says of a run."""
+
+    status: str
+    """``RUNNING``, ``FINISHED``, …"""
+    is_deleted: bool
+    latest: Mapping[str, Entry]
+    """Of every metric the entry with the largest step."""
+
+    def next_step(self) -> int:
+        """One more than the largest step of any system metric."""
+        steps = [
+            entry.step for entry in self.latest.values() if entry.key.startswith(SYSTEM_PREFIX)
+        ]
+        return max(steps, default=-1) + 1
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+def error_code(error: BaseException) -> str | None:
+    """MLflow's name for what went wrong, where it has one."""
+    code = getattr(error, "error_code", None)
+    return code if isinstance(code, str) else None
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether to try again would be to no avail."""
+    return error_code(error) in _PERMANENT
+
+
+def why_no_key(key: str) -> str | None:
+    """What MLflow would refuse in a metric's key, or `None`.
+
+    One refused metric makes the server refuse the whole batch, so it must not be in one.
+    """
+    if len(key) > MAX_KEY_LENGTH:
+        return f"it has more than {MAX_KEY_LENGTH} characters"
+    try:
+        from mlflow.utils.validation import _validate_metric_name
+    except ImportError:  # an MLflow that keeps it elsewhere: then the server will tell
+        return None
+    try:
+        _validate_metric_name(key)
+    except Exception as error:  # noqa: BLE001  # MlflowException, whose import would cost a second
+        return str(error)
+    return None
+
+
+# ---- servers ------------------------------------------------------------------------------------
+
+
+class Tracking:
+    """A tracking server or store, through MLflow's client.
+
+    Its methods raise what MLflow raises; see `is_permanent`.
+    """
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
+        """Log at most `MAX_METRICS_PER_BATCH` entries with one request."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(*entry) for entry in entries]
+        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+
+    def run(self, run_id: str) -> RunState:
+        """The run's state, with one request. Its metrics' histories are not loaded."""
+        run = self._client.get_run(run_id)
+        metrics = run.data._metric_objs
+        latest = {m.key: Entry(m.key, m.value, m.timestamp, m.step) for m in metrics}
+        return RunState(run.info.status, run.info.lifecycle_stage == "deleted", latest)
+
+    def history(self, run_id: str, key: str) -> Iterator[Entry]:
+        """Every entry of a metric. For `recover`; a monitor never needs it."""
+        for metric in self._client.get_metric_history(run_id, key):
+            yield Entry(metric.key, metric.value, metric.timestamp, metric.step)
+
+
+class _RestTracking(Tracking):
+    """A server that speaks MLflow's REST API; every request is made once."""
+
+    def __init__(self, client: MlflowClient, credentials: Callable[[], Any]) -> None:
+        super().__init__(client)
+        self._credentials = credentials
+
+    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
+        metrics = [
+            {"key": key, "value": value, "timestamp": timestamp_ms, "step": step}
+            for key, value, timestamp_ms, step in entries
+        ]
+        self._call("POST", _LOG_BATCH, json={"run_id": run_id, "metrics": metrics})
+
+    def run(self, run_id: str) -> RunState:
+        run = self._call("GET", _GET_RUN, params={"run_id": run_id, "run_uuid": run_id})["run"]
+        latest = {
+            metric["key"]: Entry(
+                metric["key"],
+                float(metric.get("value", 0.0)),
+                int(metric.get("timestamp", 0)),
+                int(metric.get("step", 0)),
+            )
+            for metric in run.get("data", {}).get("metrics", [])
+        }
+        info = run["info"]
+        return RunState(info["status"], info.get("lifecycle_stage") == "deleted", latest)
+
+    def _call(self, method: str, endpoint: str, **arguments: Any) -> Any:
+        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+        from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+        timeout = _REQUEST_TIMEOUT_SECONDS
+        if MLFLOW_HTTP_REQUEST_TIMEOUT.name in os.environ:
+            timeout = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+        response = http_request(
+            self._credentials(),
+            endpoint,
+            method,
+            max_retries=0,
+            raise_on_status=False,
+            timeout=timeout,
+            **arguments,
+        )
+        return verify_rest_response(response, endpoint).json()
+
+
+def connect(tracking_uri: str) -> Tracking:
+    """The server or store of a tracking URI. Makes no request to a server."""
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri)
+    store = client._tracking_client.store
+    # Not one of its children: Databricks' has ways of its own.
+    if type(store) is RestStore:
+        return _RestTracking(client, store.get_host_creds)
+    return Tracking(client)
