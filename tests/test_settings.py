@@ -21,8 +21,8 @@ from sysmetrics_native import Sampler, catalog, configure, settings
 
 SOURCES = "cpu, memory, disk_space, network"
 OPTIONS = (
-    "backend, disk_paths, enabled, node_id, procfs_path, shutdown_timeout, sources, statistics, "
-    "sysfs_path"
+    "backend, disk_paths, enabled, node_id, procfs_path, recorder, recorder_megabytes, "
+    "shutdown_timeout, sources, spool_dir, statistics, sysfs_path"
 )
 
 SECONDS = "a number of seconds from 0.001 to 3600"
@@ -128,12 +128,18 @@ BAD_TIMEOUTS: list[Any] = [-1, 3601, math.nan, "soon", True, []]
 BAD_NODE_IDS: list[Any] = ["", "/", "..", " ", "///", "?!", ". / -", "\n"]
 BAD_STATISTICS: list[Any] = ["", [], "mean,", 1]
 BAD_TRUTHS: list[Any] = ["yes", "", 2, 1.0, "on", []]
+RECORDER = "off, on, or a path"
+MEGABYTES = "a number of megabytes from 0.1 to 65536"
+PATH = "a path"
 REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
     *(refused for refused in REFUSED_ARGUMENTS if refused[2] not in (SECONDS, WHOLE)),
     *(("statistics", value, NAMES) for value in BAD_STATISTICS),
     *(("shutdown_timeout", value, TIMEOUT) for value in BAD_TIMEOUTS),
     *(("node_id", value, NODE) for value in BAD_NODE_IDS),
     *(("enabled", value, BOOLEAN) for value in BAD_TRUTHS),
+    *(("recorder", value, RECORDER) for value in ("", 2, 1.5, b"x", "a\0b", [])),
+    *(("recorder_megabytes", value, MEGABYTES) for value in (0, 0.09, 65537, "much", True, [])),
+    *(("spool_dir", value, PATH) for value in ("", 1, b"x", "a\0b", True, [])),
 ]
 
 
@@ -429,6 +435,29 @@ def test_configure_keeps_what_it_is_not_told():
     assert settings.option("statistics") == ("p99", "mean")
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((value, True) for value in (True, "on", "ON", "true", "1")),
+        *((value, False) for value in (False, "off", "Off", "false", "0")),
+        ("/scratch/job.smnrec", str(Path("/scratch/job.smnrec").absolute())),
+        (Path("/scratch"), str(Path("/scratch").absolute())),
+        ("job.smnrec", str(Path("job.smnrec").absolute())),
+    ],
+)
+def test_what_the_recorder_can_be(monkeypatch, value, expected):
+    configure(recorder=value)
+    assert settings.option("recorder") == expected
+    configure(recorder=None)
+    monkeypatch.setenv("SYSMETRICS_NATIVE_RECORDER", str(value))
+    assert settings.option("recorder") == expected
+
+
+def test_a_folder_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("SYSMETRICS_NATIVE_SPOOL_DIR", "~/windows")
+    assert settings.option("spool_dir") == str(Path("~/windows").expanduser())
+
+
 def test_defaults_are_those_of_the_table():
     assert {name: settings.option(name) for name in OPTIONS.split(", ")} == {
         "enabled": True,
@@ -438,6 +467,9 @@ def test_defaults_are_those_of_the_table():
         "disk_paths": (os.sep,),
         "procfs_path": "/proc",
         "sysfs_path": "/sys",
+        "recorder": False,
+        "recorder_megabytes": 64.0,
+        "spool_dir": None,
         "shutdown_timeout": 10.0,
         "node_id": None,
     }

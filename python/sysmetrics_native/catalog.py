@@ -43,6 +43,11 @@ def metric_prefix(node_id: str | None) -> str:
     return METRIC_PREFIX if node_id is None else f"{METRIC_PREFIX}{node_id}/"
 
 
+def timestamp_ms(window: Window) -> int:
+    """When MLflow is told that the window's metrics are from: its end, in Unix milliseconds."""
+    return round(window.end * 1000)
+
+
 def metrics_of(
     window: Window, schema: Iterable[SeriesInfo], statistics: Iterable[str]
 ) -> Iterator[tuple[str, float]]:

@@ -16,13 +16,15 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from sysmetrics_native.backlog import Backlog
-from sysmetrics_native.private_files import Writer, state_folder
+from sysmetrics_native.endings import surroundings
+from sysmetrics_native.private_files import Writer
 from sysmetrics_native.redaction import error_text, without_secrets
 from sysmetrics_native.run_log import RunDeletedError, RunLog
-from sysmetrics_native.spool import SPOOL_FOLDER, SUFFIX, Origin, Spool, WaitingWindow
+from sysmetrics_native.spool import SUFFIX, Origin, Spool, WaitingWindow, spool_folder
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     REFUSED_USER,
+    absolute_uri,
     connect,
     error_code,
     is_permanent,
@@ -90,7 +92,10 @@ class Delivery:
         self._run_id = run_id
         # MlflowClient resolves None when it is made; that must not wait for the thread.
         self._tracking_uri = tracking_uri or _current_tracking_uri()
+        # For files, which may be read from another folder.
+        self._recorded_uri = without_secrets(absolute_uri(self._tracking_uri))
         self._spool_dir = spool_dir
+        self._surroundings = surroundings()
         self._linger = LINGER_SECONDS if window_seconds < LINGER_SECONDS else 0.0
         shortest, longest = STATUS_CHECK_SECONDS
         self._check_seconds = min(max(window_seconds, shortest), longest)
@@ -179,15 +184,16 @@ class Delivery:
         return self._is_over or self._exit_deadline is not None
 
     def _make_spool(self) -> Spool:
-        folder = os.path.join(state_folder(self._spool_dir), SPOOL_FOLDER)
+        folder = spool_folder(self._spool_dir)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{stamp}-{self._run_id}-{os.urandom(4).hex()}{SUFFIX}"
         origin = Origin(
             self._run_id,
-            without_secrets(self._tracking_uri),
+            self._recorded_uri,
             self._first_step,
             Writer.this_process(),
             time.time(),
+            self._surroundings,
         )
         return Spool(os.path.join(folder, name), origin)
 

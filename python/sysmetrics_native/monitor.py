@@ -161,7 +161,7 @@ class SystemMetricsMonitor:
             for window in self._sampler.windows(percentiles=percentiles):
                 metrics = catalog.metrics_of(window, schema, self._statistics)
                 values = {prefix + key: value for key, value in metrics}
-                self._delivery.put(round(window.end * 1000), values)
+                self._delivery.put(catalog.timestamp_ms(window), values)
         except Exception:  # a bug of ours must end monitoring with a trace, and nothing else
             _logger.exception("Stopped monitoring system metrics")
             self._sampler.stop()

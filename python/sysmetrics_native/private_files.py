@@ -185,10 +185,14 @@ class Writer(NamedTuple):
         """Whether it still runs; `None` where that cannot be seen from here."""
         if self.host != _host():
             return None
-        if self.boot_id != _boot_id():
+        if not self.is_of_this_boot():
             return False
         started = _started(self.pid)
         return started is not None and abs(started - self.started) < 1.0
+
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine has not been started anew since."""
+        return self.boot_id == _boot_id()
 
 
 def _host() -> str:

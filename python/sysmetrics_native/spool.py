@@ -24,6 +24,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from sysmetrics_native import private_files
@@ -31,8 +32,6 @@ from sysmetrics_native.private_files import Writer
 
 FORMAT = "sysmetrics-native spool"
 VERSION = 1
-SPOOL_FOLDER = "spool"
-"""Where they lie in the state folder."""
 SUFFIX = ".smnspool"
 
 MAX_BYTES = 256 << 20
@@ -68,6 +67,13 @@ class Origin(NamedTuple):
     writer: Writer
     created: float
     """Unix seconds."""
+    surroundings: Mapping[str, Any]
+    """See `endings.surroundings`."""
+
+
+def spool_folder(spool_dir: str | None) -> str:
+    """Where spools lie; the argument is the option of that name."""
+    return os.path.join(private_files.state_folder(spool_dir), "spool")
 
 
 # ---- lines --------------------------------------------------------------------------------------
@@ -138,6 +144,7 @@ def _origin(content: Any, path: str) -> Origin:
             first_step,
             writer,
             float(content["created"]),
+            dict(content["surroundings"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SpoolError(f"{path} does not say whose windows it holds: {error!r}") from None
@@ -219,9 +226,10 @@ class Spool:
 
     def mark_sent(self, through: int) -> None:
         """Say that the server has every window before number `through`."""
-        while self._ahead and self._ahead[0].number < through:
+        sent = sum(1 for _ in takewhile(lambda window: window.number < through, self.unsent()))
+        for _ in range(sent):
             self._ahead.popleft()
-            self._unsent -= 1
+        self._unsent -= sent
         self._append({"sent": through})
 
     def mark_first_step(self, step: int) -> None:

@@ -9,6 +9,7 @@ batch again after a failure that may well have been a success, and for minutes. 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,9 @@ _REQUEST_TIMEOUT_SECONDS = 30.0
 """Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
+
+_NAMES_OF_SERVERS = ("databricks", "databricks-uc", "uc")
+"""Tracking URIs of one word that are no folder."""
 
 REFUSED_CONTENT = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE"})
 """Error codes for what was sent, or for a run that takes nothing."""
@@ -94,6 +98,26 @@ def why_no_key(key: str) -> str | None:
     except Exception as error:  # noqa: BLE001  # MlflowException, whose import would cost a second
         return str(error)
     return None
+
+
+# ---- where --------------------------------------------------------------------------------------
+
+_RELATIVE_DATABASE = re.compile(r"(sqlite(?:\+\w+)?:///)(?![/:]|$|[A-Za-z]:)(.*)", re.DOTALL)
+
+
+def absolute_uri(tracking_uri: str) -> str:
+    """The tracking URI so that it means the same in every folder.
+
+    A SQLite file and a folder of the file store may be named from the current folder; whoever
+    sends what a process has left is in another one.
+    """
+    found = _RELATIVE_DATABASE.fullmatch(tracking_uri)
+    if found is not None:
+        path, mark, query = found.group(2).partition("?")
+        return f"{found.group(1)}{os.path.abspath(path)}{mark}{query}"
+    if ":" not in tracking_uri and tracking_uri not in _NAMES_OF_SERVERS:
+        return os.path.abspath(tracking_uri)
+    return tracking_uri
 
 
 # ---- servers ------------------------------------------------------------------------------------

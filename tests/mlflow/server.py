@@ -19,23 +19,34 @@ STOP_SECONDS = 10.0
 
 
 class Server:
-    """A real `mlflow server` on loopback and SQLite, in a process group of its own."""
+    """A real `mlflow server` on loopback, in a process group of its own.
 
-    def __init__(self, folder: Path, database: Path) -> None:
+    Args:
+        folder: where it runs.
+        store: where it keeps runs; a SQLite database by its path, any other by its URI.
+    """
+
+    def __init__(self, folder: Path, store: Path | str) -> None:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
         self.uri = f"http://{HOST}:{self.port}"
+        self._folder = folder
+        self._store = store if isinstance(store, str) else f"sqlite:///{store}"
+        self._log = folder / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, at the beginning or after `kill`, at the same address."""
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port)),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),
-            *("--default-artifact-root", str(folder / "artifacts")),
+            *("--workers", "1", "--backend-store-uri", self._store),
+            *("--default-artifact-root", str(self._folder / "artifacts")),
         ]
-        self._log = folder / "server.log"
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=self._folder,
                 env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -60,6 +71,10 @@ class Server:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it and its workers at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,0 +1,213 @@
+"""What runs leave behind, one file each: windows that their server may not have.
+
+A spool holds windows that waited for the server; a recording holds the rows of a process that was
+killed, from which its windows are made once more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from sysmetrics_native import catalog, private_files
+from sysmetrics_native.endings import how_it_ended
+from sysmetrics_native.recorder import recordings_folder
+from sysmetrics_native.recording import Recording, RecordingError
+from sysmetrics_native.recording_file import SUFFIX as RECORDING_SUFFIX
+from sysmetrics_native.spool import SUFFIX as SPOOL_SUFFIX
+from sysmetrics_native.spool import SpoolError, SpoolFile, spool_folder
+
+
+class LeftoverWindow(NamedTuple):
+    """A window, and where it stands among those of its file's run."""
+
+    number: int
+    start_ms: int | None
+    """Unix milliseconds; `None` where only the end is known."""
+    end_ms: int
+    metrics: Mapping[str, float]
+
+
+class Leftover(Protocol):
+    """One file."""
+
+    path: str
+    run_id: str
+    """The run that its windows belong to."""
+    tracking_uri: str
+    """The server, without secrets."""
+    first_step: int | None
+    """The step of window 0, where the file says it."""
+    counts_all_windows: bool
+    """Whether window 0 is the run's first, and not the first that is still there."""
+    ending: str
+    """How the process ended, in words."""
+    is_in_use: bool
+    """Whether somebody is still at work on it, so that it must be left alone."""
+    damage: str
+    """What of it cannot be read, in words; empty if nothing."""
+
+    def windows(self) -> Iterator[LeftoverWindow]:
+        """Every window that the server may not have, oldest first."""
+
+    def mark_first_step(self, step: int) -> None:
+        """Note the step of window 0."""
+
+    def mark_sent(self, through: int) -> None:
+        """Note that the server has every window before number `through`."""
+
+    def mark_done(self) -> None:
+        """Note that the server has all of them."""
+
+    def close(self) -> None:
+        """Let others at the file."""
+
+
+class SpoolLeftover:
+    """Windows that waited for the server."""
+
+    def __init__(self, path: str) -> None:
+        self._file = SpoolFile(path)
+        origin = self._file.origin
+        self.path = path
+        self.run_id = origin.run_id
+        self.tracking_uri = origin.tracking_uri
+        self.first_step = self._file.first_step
+        self.counts_all_windows = True
+        self.is_in_use = not self._file.lock() or (
+            self._file.ended is None and origin.writer.is_alive() is True
+        )
+        self.damage = _counted(self._file.damaged_lines, "damaged line")
+        if self._file.ended is None:
+            self.ending = how_it_ended(origin.writer, origin.surroundings)
+        else:
+            self.ending = f"ended; not all was sent: {self._file.reason}"
+
+    def windows(self) -> Iterator[LeftoverWindow]:
+        for window in self._file.windows():
+            yield LeftoverWindow(window.number, None, window.timestamp_ms, window.metrics)
+
+    def mark_first_step(self, step: int) -> None:
+        if self._file.first_step != step:
+            self._file.mark_first_step(step)
+
+    def mark_sent(self, through: int) -> None:
+        self._file.mark_sent(through)
+
+    def mark_done(self) -> None:
+        self._file.remove()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RecordingLeftover:
+    """The rows of a process, folded into windows as it would have done."""
+
+    def __init__(self, recording: Recording) -> None:
+        assert recording.run is not None  # open_leftover() has looked
+        self._recording = recording
+        self._run = recording.run
+        self.path = recording.path
+        self.run_id = self._run.run_id
+        self.tracking_uri = self._run.tracking_uri
+        self.first_step = self._run.first_step
+        self.counts_all_windows = False
+        self.is_in_use = recording.is_being_written()
+        self.damage = _counted(recording.damaged_rows, "damaged row")
+        self.ending = how_it_ended(recording.writer, recording.surroundings or {})
+        if recording.state == "ended":
+            self.ending = "ended; not all could be sent or written down"
+
+    def windows(self) -> Iterator[LeftoverWindow]:
+        statistics = self._run.statistics
+        schema = [series.info for series in self._recording.series]
+        percentiles = any(name.startswith("p") for name in statistics)
+        for number, window in enumerate(self._recording.windows(percentiles=percentiles)):
+            metrics = {
+                self._run.key_prefix + key: value
+                for key, value in catalog.metrics_of(window, schema, statistics)
+            }
+            yield LeftoverWindow(
+                number, round(window.start * 1000), catalog.timestamp_ms(window), metrics
+            )
+
+    def mark_first_step(self, step: int) -> None:
+        """It is not noted: the windows are numbered anew each time."""
+
+    def mark_sent(self, through: int) -> None:
+        """It is not noted: the server is asked each time."""
+
+    def mark_done(self) -> None:
+        self._recording.mark_delivered()
+
+    def close(self) -> None:
+        self._recording.close()
+
+
+def _counted(count: int, what: str) -> str:
+    if count == 0:
+        return ""
+    return f"{count} {what}{'' if count == 1 else 's'} left out"
+
+
+# ---- where they are -----------------------------------------------------------------------------
+
+
+class Unreadable(NamedTuple):
+    """A file that is refused."""
+
+    path: str
+    reason: str
+
+
+def find_leftovers(path: str | None, spool_dir: str | None) -> Iterator[Leftover | Unreadable]:
+    """Every leftover, those with windows ready to be sent first; close each.
+
+    Args:
+        path: a spool, a recording, or a folder with some; `None` for where they are by default.
+        spool_dir: the option of this name, which says where that is.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+    """
+    if path is not None and not os.path.lexists(path):
+        raise FileNotFoundError(f"{path} does not exist")
+    folders = (
+        [path] if path is not None else [spool_folder(spool_dir), recordings_folder(spool_dir)]
+    )
+    for suffix in (SPOOL_SUFFIX, RECORDING_SUFFIX):
+        for file in (file for folder in folders for file in _files(folder, suffix)):
+            try:
+                leftover = _open(file, suffix)
+            except (OSError, SpoolError, RecordingError) as error:
+                yield Unreadable(file, getattr(error, "strerror", None) or str(error))
+                continue
+            if leftover is not None:
+                yield leftover
+
+
+def _files(path: str, suffix: str) -> Iterator[str]:
+    """The files of one kind in a folder and its folders, by their names, which sort by time."""
+    if not os.path.isdir(path):
+        if path.endswith(suffix):
+            yield path
+        return
+    for folder, _, names in os.walk(path):
+        for name in sorted(names):
+            if name.endswith(suffix):
+                yield os.path.join(folder, name)
+
+
+def _open(path: str, suffix: str) -> Leftover | None:
+    """The leftover in a file; `None` if the server has all that is in it, or is not to have it."""
+    if suffix == SPOOL_SUFFIX:
+        return SpoolLeftover(path)
+    # What a file says decides where requests go, and with whose credentials.
+    os.close(private_files.open_file(path))
+    recording = Recording.open(path)
+    if recording.run is None or recording.state == "delivered":
+        recording.close()
+        return None
+    return RecordingLeftover(recording)
