@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import threading
 import time
 
 from sysmetrics_native import catalog, settings
 from sysmetrics_native.delivery import Delivery
+from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
 
 _logger = logging.getLogger("sysmetrics_native")
@@ -62,19 +64,36 @@ class SystemMetricsMonitor:
         self.node_id = settings.mlflow_node_id(node_id)
         self._statistics: tuple[str, ...] = settings.option("statistics")
         self._shutdown_timeout: float = settings.option("shutdown_timeout")
-        self._sampler = Sampler(self.sampling_interval, self.samples_before_logging)
         self._delivery = Delivery(
             run_id,
             tracking_uri,
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
-            on_run_over=self._sampler.stop,
+            on_run_over=lambda: self._sampler.stop(),  # noqa: PLW0108  # it is made below
+        )
+        recorded_run = self._describe_run(run_id, tracking_uri, resume_logging)
+        self._sampler = Sampler(
+            self.sampling_interval, self.samples_before_logging, recorded_run=recorded_run
         )
         self._run_id = run_id
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._finishing = threading.Lock()
         self._is_finished = False
+
+    def _describe_run(
+        self, run_id: str, tracking_uri: str | None, resume_logging: bool
+    ) -> RecordedRun:
+        """What a recording must know to complete the run."""
+        import mlflow
+
+        return RecordedRun(
+            run_id=run_id,
+            tracking_uri=_without_credentials(tracking_uri or mlflow.get_tracking_uri()),
+            key_prefix=catalog.metric_prefix(self.node_id),
+            statistics=self._statistics,
+            first_step=None if resume_logging else 0,
+        )
 
     def start(self) -> None:
         """Begin to monitor. A failure is logged, never raised."""
@@ -127,7 +146,9 @@ class SystemMetricsMonitor:
             stats["ticks"],
             stats["missed"],
         )
-        if left > 0:
+        if left == 0:
+            self._sampler.mark_delivered()
+        else:
             _logger.warning(
                 "System metrics of run %s: %d windows were not logged, because the tracking "
                 "server did not take them within %g s.",
@@ -150,6 +171,11 @@ class SystemMetricsMonitor:
             _logger.exception("Stopped monitoring system metrics")
             self._sampler.stop()
         self._delivery.put_last()
+
+
+def _without_credentials(uri: str) -> str:
+    """The address of a tracking server as a file may hold it: no user, password or token."""
+    return re.sub(r"(?<=://)[^/?]*@|\?.*", "", uri)
 
 
 def _seconds_until(deadline: float) -> float:
