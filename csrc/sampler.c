@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "recorder.h"
 #include "row_ring.h"
 #include "source.h"
 #include "window.h"
@@ -57,9 +58,10 @@ struct smn_sampler {
 
     /* The sampling thread's alone while it runs. */
     double *columns;
+    smn_recorder recorder;
     smn_open_window window;
     smn_window_record *closed;
-    uint64_t start_ns;
+    smn_row_time start; /* of row 0 */
     uint64_t window_end_tick;
 
     /* Shared; each synchronises itself. */
@@ -123,7 +125,7 @@ static void sample_sources(smn_sampler *sampler, uint64_t tick, bool all)
 
 static uint64_t tick_at(const smn_sampler *sampler, uint64_t now_ns)
 {
-    return (now_ns - sampler->start_ns) / sampler->interval_ns;
+    return (now_ns - sampler->start.monotonic_ns) / sampler->interval_ns;
 }
 
 static smn_row_time time_of_row(const smn_sampler *sampler, uint64_t now_ns)
@@ -151,6 +153,7 @@ static void take_tick(smn_sampler *sampler, bool last)
     bool closes = time.tick >= sampler->window_end_tick;
     sample_sources(sampler, time.tick, closes || last);
     smn_row_ring_append(&sampler->rows, &time, sampler->columns);
+    smn_recorder_append(&sampler->recorder, &time, sampler->columns);
     smn_open_window_add(&sampler->window, &time, sampler->columns);
     count_up(&sampler->ticks, 1);
     if (closes || last)
@@ -160,21 +163,23 @@ static void take_tick(smn_sampler *sampler, bool last)
 /* The reading that counters start from: row 0, part of no window. */
 static void take_first_reading(smn_sampler *sampler)
 {
-    sampler->start_ns = sampler->clock.monotonic_ns(sampler->clock.context);
-    smn_row_time time = time_of_row(sampler, sampler->start_ns);
+    sampler->start.monotonic_ns = sampler->clock.monotonic_ns(sampler->clock.context);
+    sampler->start = time_of_row(sampler, sampler->start.monotonic_ns);
     sample_sources(sampler, 0, true);
-    smn_row_ring_append(&sampler->rows, &time, sampler->columns);
-    smn_open_window_start(&sampler->window, &time, sampler->columns);
+    smn_row_ring_append(&sampler->rows, &sampler->start, sampler->columns);
+    smn_open_window_start(&sampler->window, &sampler->start, sampler->columns);
     sampler->window_end_tick = sampler->samples_per_window;
 }
 
 static void *run(void *opaque)
 {
     smn_sampler *sampler = opaque;
+    /* Not where the reading is taken: a disk that hangs may hold up this thread only. */
+    smn_recorder_append(&sampler->recorder, &sampler->start, sampler->columns);
     while (atomic_load(&sampler->stopping) == 0) {
         /* The next deadline on the grid: those that passed while we were late are skipped. */
         uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
-        uint64_t deadline_ns = sampler->start_ns +
+        uint64_t deadline_ns = sampler->start.monotonic_ns +
                                (tick_at(sampler, now_ns) + 1) * sampler->interval_ns;
         sampler->clock.sleep_until(sampler->clock.context, &sampler->stopping, deadline_ns);
         if (atomic_load(&sampler->stopping) == 0)
@@ -281,8 +286,7 @@ static uint64_t rows_to_keep(const smn_sampler *sampler)
 
 static int lay_out(smn_sampler *sampler)
 {
-    int error = smn_row_ring_create(&sampler->rows, &sampler->schema, rows_to_keep(sampler),
-                                    sampler->interval_ns, sampler->samples_per_window);
+    int error = smn_row_ring_create(&sampler->rows, sampler->schema.columns, rows_to_keep(sampler));
     if (error == 0)
         error = smn_window_queue_init(&sampler->windows, &sampler->schema, WINDOWS_KEPT);
     if (error == 0)
@@ -304,6 +308,7 @@ static void release(smn_sampler *sampler)
     smn_open_window_release(&sampler->window);
     smn_window_queue_release(&sampler->windows);
     smn_row_ring_release(&sampler->rows);
+    smn_recorder_release(&sampler->recorder);
     smn_schema_release(&sampler->schema);
     smn_text_buffer_release(&sampler->text);
     free(sampler->disk_paths);
@@ -326,6 +331,7 @@ int smn_sampler_create_with_clock(const smn_options *options, const smn_clock *c
     sampler->owner = getpid();
     sampler->environment.procfs = -1;
     sampler->environment.sysfs = -1;
+    smn_recorder_init(&sampler->recorder);
     int code = 0;
     if (options->interval_ns == 0 || options->samples_per_window == 0)
         code = fail(error, -EINVAL, "interval_ns, samples_per_window", "0");
@@ -348,7 +354,17 @@ int smn_sampler_create(const smn_options *options, smn_sampler **sampler, char *
     return smn_sampler_create_with_clock(options, &smn_system_clock, sampler, error);
 }
 
-/* ---- start, stop, destroy ----------------------------------------------- */
+/* ---- record, start, stop, destroy --------------------------------------- */
+
+int smn_sampler_record(smn_sampler *sampler, int fd, uint64_t data_offset, uint64_t capacity)
+{
+    if (is_inherited(sampler))
+        return -ECHILD;
+    if (sampler->started || sampler->recorder.fd >= 0)
+        return -EALREADY;
+    return smn_recorder_open(&sampler->recorder, fd, data_offset, capacity,
+                             sampler->schema.columns);
+}
 
 /* Where a process has much thread-local storage a small stack is refused; then take the default. */
 static int create_thread(smn_sampler *sampler)
@@ -440,8 +456,17 @@ int smn_sampler_series(const smn_sampler *sampler, int index, smn_series_info *i
         .unit = series->spec.unit,
         .source = series->source,
         .kind = series->spec.kind,
+        .numerator = series->spec.numerator,
+        .denominator = series->spec.kind == SMN_RATIO ? series->spec.denominator : -1,
+        .scale = series->spec.scale,
+        .quantum = series->spec.quantum,
     };
     return 0;
+}
+
+int smn_sampler_columns(const smn_sampler *sampler)
+{
+    return sampler->schema.columns;
 }
 
 static int wait_for_record(smn_sampler *sampler, uint64_t deadline_ns, smn_window_record *record)
@@ -498,6 +523,10 @@ int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters)
     counters->ticks = atomic_load_explicit(&sampler->ticks, memory_order_relaxed);
     counters->missed = atomic_load_explicit(&sampler->missed, memory_order_relaxed);
     counters->merged_windows = atomic_load_explicit(&sampler->windows.merged, memory_order_relaxed);
+    const smn_recorder *recorder = &sampler->recorder;
+    counters->recorded_rows = atomic_load_explicit(&recorder->rows, memory_order_relaxed);
+    counters->record_errors = atomic_load_explicit(&recorder->errors, memory_order_relaxed);
+    counters->last_record_error = atomic_load_explicit(&recorder->last_error, memory_order_relaxed);
     return 0;
 }
 

@@ -1,7 +1,6 @@
 #include "schema.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,24 +46,6 @@ int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t 
     for (size_t i = 0; i < count && error == 0; i++)
         error = smn_schema_add_series(schema, &specs[i]);
     return error;
-}
-
-size_t smn_schema_text(const smn_schema *schema, char *text, size_t capacity)
-{
-    static const char *const kinds[] = {"gauge", "total", "rate", "ratio"};
-    size_t length = 0;
-    for (int i = 0; i < schema->series_count; i++) {
-        const smn_series *series = &schema->series[i];
-        const smn_series_spec *spec = &series->spec;
-        size_t left = length < capacity ? capacity - length : 0;
-        int written = snprintf(left > 0 ? text + length : NULL, left,
-                               "%s\t%s\t%s\t%s\t%d\t%d\t%.17g\t%.17g\n", spec->key, spec->unit,
-                               series->source, kinds[spec->kind], spec->numerator,
-                               spec->kind == SMN_RATIO ? spec->denominator : -1, spec->scale,
-                               spec->quantum);
-        length += written > 0 ? (size_t)written : 0;
-    }
-    return length;
 }
 
 void smn_schema_release(smn_schema *schema)

@@ -52,9 +52,6 @@ int smn_schema_add_series(smn_schema *schema, const smn_series_spec *spec);
 /* The same for a list. */
 int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t count);
 
-/* One line a series, for readers of the row ring; returns the length as snprintf does. */
-size_t smn_schema_text(const smn_schema *schema, char *text, size_t capacity);
-
 void smn_schema_release(smn_schema *schema);
 
 #endif

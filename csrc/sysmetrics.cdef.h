@@ -35,6 +35,10 @@ typedef struct {
     const char *unit;   /* e.g. "percentage", "megabytes" */
     const char *source; /* name of the source that reads it */
     int kind;           /* SMN_GAUGE … SMN_RATIO */
+    int numerator;      /* column of the row that is read, or whose increase is taken */
+    int denominator;    /* SMN_RATIO: the column to divide by; else -1 */
+    double scale;       /* from the column's unit to the series' */
+    double quantum;     /* smallest increase of the denominator that gives a meaningful value */
 } smn_series_info;
 
 typedef struct {
@@ -60,6 +64,9 @@ typedef struct {
     uint64_t ticks;
     uint64_t missed;
     uint64_t merged_windows;
+    uint64_t recorded_rows;
+    uint64_t record_errors; /* rows that could not be recorded */
+    int last_record_error;  /* why the last of them could not: a negative errno, or 0 */
 } smn_counters;
 
 typedef struct {
@@ -82,6 +89,16 @@ int smn_source_is_default(int index);
  */
 int smn_sampler_create(const smn_options *options, smn_sampler **sampler, char *error);
 
+/*
+ * Makes the sampling thread append every row to a file, to a ring of `capacity`
+ * records that begins at data_offset (docs/recording-format.md). For between
+ * create and start. On success the sampler owns fd and closes it when it is
+ * destroyed and its thread has ended: a number that was given to another file
+ * is never written to. -EINVAL, -EALREADY, -ENOMEM, -ECHILD: then fd is the
+ * caller's as before.
+ */
+int smn_sampler_record(smn_sampler *sampler, int fd, uint64_t data_offset, uint64_t capacity);
+
 /* Takes the first reading on the calling thread, then starts `smn-host`. */
 int smn_sampler_start(smn_sampler *sampler);
 
@@ -96,6 +113,9 @@ void smn_sampler_destroy(smn_sampler *sampler);
 
 int smn_sampler_series_count(const smn_sampler *sampler);
 int smn_sampler_series(const smn_sampler *sampler, int index, smn_series_info *info);
+
+/* How many doubles a row has. */
+int smn_sampler_columns(const smn_sampler *sampler);
 
 /*
  * Takes the oldest window that nobody has taken: 0 and *window and

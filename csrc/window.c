@@ -276,7 +276,7 @@ int smn_window_percentiles(const smn_schema *schema, const smn_window_record *re
     size_t series_count = (size_t)schema->series_count;
     if (record->head.merged > 0)
         return -ENODATA;
-    if (record->head.samples > ring->header->capacity)
+    if (record->head.samples > ring->capacity)
         return -ESTALE;
 
     /* At most one value a row, and one for the rest at the end. */

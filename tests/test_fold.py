@@ -12,7 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sysmetrics_native import Series
-from sysmetrics_native.backends.fold import ClosedWindow, Fold, OpenWindow, Reading, SeriesSpec
+from sysmetrics_native.backends.fold import (
+    ClosedWindow,
+    Fold,
+    OpenWindow,
+    Reading,
+    RowTime,
+    SeriesSpec,
+)
 from sysmetrics_native.window import SeriesInfo
 from tests.procfs_tree import (
     ProcfsTree,
@@ -216,17 +223,22 @@ class Script:
     """Windows of one series, closed one after the other."""
 
     def __init__(self, spec: SeriesSpec, first: Reading | None) -> None:
-        self.open = OpenWindow({"key": Fold(spec, first)}, first_tick=0, start=0.0)
+        spec = spec._replace(info=spec.info._replace(key="key"))
+        readings = {} if first is None else {"key": first}
         self.tick = 0
+        self.open = OpenWindow.first([spec], self.time(), readings, samples_per_window=1)
+
+    def time(self) -> RowTime:
+        passed_ns = self.tick * 500_000_000
+        return RowTime(self.tick, passed_ns, 1_000_000_000_000 + passed_ns)
 
     def window(self, readings: Iterable[Reading | None], skipped: int = 0) -> ClosedWindow:
-        for reading in readings:
-            self.open.add({} if reading is None else {"key": reading})
-            self.tick += 1
         self.tick += skipped
-        now = self.tick * 0.5
-        closed = self.open.close(self.tick, now, 1000.0 + now, partial=False)
-        self.open = self.open.next(self.tick, now)
+        for reading in readings:
+            self.tick += 1
+            self.open.add(self.time(), {} if reading is None else {"key": reading})
+        closed = self.open.close()
+        self.open = self.open.next()
         return closed
 
 
@@ -250,6 +262,7 @@ def test_windows_share_their_boundary_so_nothing_is_lost_between_them(parts):
 @given(st.lists(st.tuples(SHARES, st.integers(0, 5)), min_size=2, max_size=6))
 @example([([(1, 2)], 0), ([], 3), ([], 0)])
 def test_merged_windows_tell_what_one_long_window_would(parts):
+    parts = [*parts, ([(1, 2)], 0)]  # ticks are missed when there is one again
     readings = counted(itertools.chain(*(part for part, _ in parts)))
     script = Script(PLAIN_RATIO, readings[0])
     windows = []
@@ -289,6 +302,31 @@ def test_ticks_without_a_value_count_as_ticks():
     assert window["key"] == Series(3.0, 2.0, 4.0, 2.0, 3.0, 3.9, 3.98)
     assert (window.samples, window.missed) == (5, 3)
     assert script.window([None, None]).window(percentiles=True)["key"] == Series()
+
+
+def test_a_last_reading_between_two_ticks_hides_no_missed_one():
+    spec = SeriesSpec(SeriesInfo("key", "u", "s", "gauge"))
+    window = OpenWindow.first([spec], RowTime(0, 0, 0), {}, samples_per_window=10)
+    for tick in (2, 4, 4):
+        window.add(RowTime(tick, tick, tick), {"key": 1.0})
+    closed = window.close().window(percentiles=True)
+    assert (closed.samples, closed.missed) == (3, 2)
+
+
+def test_a_rate_is_the_increase_over_the_time_that_passed():
+    """However many rows lack it, and in the last, cut short window, too."""
+    spec = SeriesSpec(SeriesInfo("key", "u", "s", "rate"), scale=0.5)
+    time = RowTime(0, 5_000_000_000, 0)
+    window = OpenWindow.first([spec], time, {"key": 100.0}, samples_per_window=4)
+    for tick, counter in ((1, 104.0), (2, None), (3, 104.0), (4, 124.0), (5, 120.0), (6, 130.0)):
+        time = RowTime(tick, time.monotonic_ns + 2_000_000_000, 0)
+        window.add(time, {} if counter is None else {"key": counter})
+        if window.ends_at(tick):
+            whole = window.close().window(percentiles=True)["key"]
+            window = window.next()
+    assert whole == Series(1.5, 0.0, 5.0, 5.0, 1.0, 4.6, pytest.approx(4.92))
+    # The counter fell once: that stretch tells nothing, the one after it does.
+    assert window.close().window(percentiles=False)["key"] == Series(*[pytest.approx(2.5)] * 4)
 
 
 # ---- the two implementations agree --------------------------------------------------------------

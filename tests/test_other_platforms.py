@@ -53,12 +53,14 @@ POSIX_FUNCTIONS = {
 # What is loaded by a session with the fallback, so that it can be imported in time.
 LOADED = """
     import json, sys
-    import logging, pkgutil, atexit
+    import logging, pkgutil, atexit, tempfile
     sys.modules["sysmetrics_native._native"] = None
     from sysmetrics_native import Sampler
     import sysmetrics_native
-    with Sampler(interval=0.01) as sampler:
+    with tempfile.TemporaryDirectory() as folder, Sampler(0.01, recorder=folder) as sampler:
         sampler.next_window(timeout=30)
+        from sysmetrics_native.recording import Recording
+        Recording(sampler.recording_path).close()
     print(json.dumps([name for name in sys.modules if not name.startswith("sysmetrics_native")]))
 """
 
@@ -88,7 +90,7 @@ BLOCKER = """
 """
 
 SESSION = """
-    import math
+    import math, tempfile
     import sysmetrics_native
     from sysmetrics_native import Sampler, configure, set_system_metrics_sampling_interval
     from sysmetrics_native.catalog import metrics_of
@@ -108,7 +110,9 @@ SESSION = """
     set_system_metrics_sampling_interval(0.5)
     configure(statistics="mean,p99", disk_paths="/")
     windows = []
-    sampler = Sampler(interval=0.02, samples_per_window=10)
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "a.smnrec")
+    sampler = Sampler(interval=0.02, samples_per_window=10, recorder=path)
     sampler.start()
     for window in sampler.windows(timeout=30):
         windows.append(window)
@@ -122,6 +126,13 @@ SESSION = """
     stats = sampler.stats()
     assert all(source["errors"] == 0 for source in stats["sources"].values()), stats
     assert stats["ticks"] == sum(window.samples for window in windows)
+    from sysmetrics_native.recording import Recording
+    with Recording(path) as recording:
+        assert recording.state == "ended" and not recording.is_being_written()
+        replayed = list(recording.windows())
+        recording.mark_delivered()
+    assert [dict(window) for window in replayed] == [dict(window) for window in windows]
+    folder.cleanup()
     print(sorted(key for key, series in windows[0].items() if series.mean is not None))
     print(type(sampler._backend).__name__)
 """

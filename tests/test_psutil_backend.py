@@ -291,13 +291,14 @@ class Clocks:
     """The module `time` as the backend sees it, with a wall clock that can be set."""
 
     monotonic = staticmethod(time.monotonic)
+    monotonic_ns = staticmethod(time.monotonic_ns)
     perf_counter = staticmethod(time.perf_counter)
 
     def __init__(self) -> None:
         self.step = 0.0
 
-    def time(self) -> float:
-        return time.time() + self.step
+    def time_ns(self) -> int:
+        return time.time_ns() + round(self.step * 1e9)
 
 
 def test_a_wall_clock_that_steps_breaks_no_window(monkeypatch):

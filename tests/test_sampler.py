@@ -493,7 +493,8 @@ def test_stats_say_what_happened(make_sampler):
         windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 4))
     windows += drain(sampler)
     stats = sampler.stats()
-    assert set(stats) == {"ticks", "missed", "merged_windows", "sources"}
+    assert set(stats) == {"ticks", "missed", "merged_windows", "sources", "recorder"}
+    assert stats["recorder"] is None
     assert stats["ticks"] == sum(window.samples for window in windows)
     assert stats["missed"] == sum(window.missed for window in windows)
     assert stats["merged_windows"] == 0

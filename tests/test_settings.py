@@ -128,6 +128,9 @@ BAD_TIMEOUTS: list[Any] = [-1, 3601, math.nan, "soon", True, []]
 BAD_NODE_IDS: list[Any] = ["", "/", "..", " ", "///", "?!", ". / -", "\n"]
 BAD_STATISTICS: list[Any] = ["", [], "mean,", 1]
 BAD_TRUTHS: list[Any] = ["yes", "", 2, 1.0, "on", []]
+BAD_RECORDERS: list[Any] = ["", 2, 1.5, b"x", "a\0b", []]
+BAD_MEGABYTES: list[Any] = [0, 0.09, 65537, "much", True, []]
+BAD_PATHS: list[Any] = ["", 1, b"x", "a\0b", True, []]
 RECORDER = "off, on, or a path"
 MEGABYTES = "a number of megabytes from 0.1 to 65536"
 PATH = "a path"
@@ -137,9 +140,9 @@ REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
     *(("shutdown_timeout", value, TIMEOUT) for value in BAD_TIMEOUTS),
     *(("node_id", value, NODE) for value in BAD_NODE_IDS),
     *(("enabled", value, BOOLEAN) for value in BAD_TRUTHS),
-    *(("recorder", value, RECORDER) for value in ("", 2, 1.5, b"x", "a\0b", [])),
-    *(("recorder_megabytes", value, MEGABYTES) for value in (0, 0.09, 65537, "much", True, [])),
-    *(("spool_dir", value, PATH) for value in ("", 1, b"x", "a\0b", True, [])),
+    *(("recorder", value, RECORDER) for value in BAD_RECORDERS),
+    *(("recorder_megabytes", value, MEGABYTES) for value in BAD_MEGABYTES),
+    *(("spool_dir", value, PATH) for value in BAD_PATHS),
 ]
 
 

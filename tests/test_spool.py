@@ -233,7 +233,7 @@ def test_a_line_that_was_cut_short_is_written_over(path: str) -> None:
     again.close()
 
 
-BAD_WINDOWS = [
+BAD_WINDOWS: list[Any] = [
     *(None, [], 7, "text", {}, {"window": 1}, {"sent": -1}, {"sent": 1.5}, {"sent": True}),
     {"window": -1, "timestamp_ms": 1, "metrics": {}},
     {"window": 1 << 64, "timestamp_ms": 1, "metrics": {}},

@@ -92,8 +92,8 @@ class Delivery:
         self._run_id = run_id
         # MlflowClient resolves None when it is made; that must not wait for the thread.
         self._tracking_uri = tracking_uri or _current_tracking_uri()
-        # For files, which may be read from another folder.
-        self._recorded_uri = without_secrets(absolute_uri(self._tracking_uri))
+        self.recorded_uri = without_secrets(absolute_uri(self._tracking_uri))
+        """The same for files, which others may see, and which may be read from another folder."""
         self._spool_dir = spool_dir
         self._surroundings = surroundings()
         self._linger = LINGER_SECONDS if window_seconds < LINGER_SECONDS else 0.0
@@ -189,7 +189,7 @@ class Delivery:
         name = f"{stamp}-{self._run_id}-{os.urandom(4).hex()}{SUFFIX}"
         origin = Origin(
             self._run_id,
-            self._recorded_uri,
+            self.recorded_uri,
             self._first_step,
             Writer.this_process(),
             time.time(),

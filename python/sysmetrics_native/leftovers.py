@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 from sysmetrics_native import catalog, private_files
 from sysmetrics_native.endings import how_it_ended
 from sysmetrics_native.recorder import recordings_folder
-from sysmetrics_native.recording import Recording, RecordingError
+from sysmetrics_native.recording import Recording
 from sysmetrics_native.recording_file import SUFFIX as RECORDING_SUFFIX
+from sysmetrics_native.recording_file import RecordingError
 from sysmetrics_native.spool import SUFFIX as SPOOL_SUFFIX
 from sysmetrics_native.spool import SpoolError, SpoolFile, spool_folder
 

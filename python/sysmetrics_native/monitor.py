@@ -9,7 +9,8 @@ import threading
 import time
 
 from sysmetrics_native import catalog, settings
-from sysmetrics_native.delivery import Delivery, recover_command
+from sysmetrics_native.delivery import Counts, Delivery, recover_command
+from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
 
 _logger = logging.getLogger("sysmetrics_native")
@@ -64,14 +65,24 @@ class SystemMetricsMonitor:
         self.node_id = settings.mlflow_node_id(node_id)
         self._statistics: tuple[str, ...] = settings.option("statistics")
         self._shutdown_timeout: float = settings.option("shutdown_timeout")
-        self._sampler = Sampler(self.sampling_interval, self.samples_before_logging)
         self._delivery = Delivery(
             run_id,
             tracking_uri,
             spool_dir=settings.option("spool_dir"),
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
-            on_run_over=self._sampler.stop,
+            on_run_over=self._stop_sampling,
+        )
+        self._sampler = Sampler(
+            self.sampling_interval,
+            self.samples_before_logging,
+            recorded_run=RecordedRun(
+                run_id=run_id,
+                tracking_uri=self._delivery.recorded_uri,
+                key_prefix=catalog.metric_prefix(self.node_id),
+                statistics=self._statistics,
+                first_step=None if resume_logging else 0,
+            ),
         )
         self._run_id = run_id
         self._pid = os.getpid()
@@ -137,20 +148,31 @@ class SystemMetricsMonitor:
             stats["ticks"],
             stats["missed"],
         )
+        if counts.kept >= counts.left or self._delivery.was_refused:
+            self._sampler.mark_delivered()  # nobody needs the recording to find a window
         if counts.left == 0 or self._delivery.was_refused:
             return
-        fate = "They are lost: they could not be written down."
-        if counts.kept:
-            which = "They" if counts.kept >= counts.left else f"{counts.kept} of them"
-            fate = f"{which} are kept in a file; send them with: {recover_command(counts.path)}"
         _logger.warning(
             "System metrics of run %s: %d windows were not logged, because the tracking server "
             "did not take them within %g s. %s",
             self._run_id,
             counts.left,
             self._shutdown_timeout,
-            fate,
+            self._fate(counts),
         )
+
+    def _fate(self, counts: Counts) -> str:
+        """What becomes of windows that were not logged."""
+        recording = self._sampler.recording_path
+        if counts.kept < counts.left and recording is not None:
+            return f"They are in the recording; send them with: {recover_command(recording)}"
+        if counts.kept == 0:
+            return "They are lost: they could not be written down."
+        which = "They" if counts.kept >= counts.left else f"{counts.kept} of them"
+        return f"{which} are kept in a file; send them with: {recover_command(counts.path)}"
+
+    def _stop_sampling(self) -> None:
+        self._sampler.stop()
 
     def _drain(self) -> None:
         """Turn windows into metrics until the sampler stops."""

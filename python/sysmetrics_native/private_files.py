@@ -85,26 +85,29 @@ def create_file(path: str) -> int:
     return os.open(path, flags, 0o600)
 
 
-def open_file(path: str, *, writable: bool = False) -> int:
-    """Open a file of ours.
+def open_file(path: str, *, writable: bool = False, of_anybody: bool = False) -> int:
+    """Open a file of ours, or one of anybody's that a person has named.
 
     Raises:
         OSError: it cannot be opened; a link is refused (``ELOOP``).
-        UnsafeFileError: it is no regular file, belongs to somebody else, or has a second name.
+        UnsafeFileError: it is no regular file or, unless it may be anybody's, belongs to somebody
+            else or has a second name.
     """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | _NO_FOLLOW | _NO_WAIT | _BINARY
     file = os.open(path, flags)
     try:
-        _check_file(path, os.fstat(file))
+        _check_file(path, os.fstat(file), of_anybody=of_anybody)
     except BaseException:
         os.close(file)
         raise
     return file
 
 
-def _check_file(path: str, status: os.stat_result) -> None:
+def _check_file(path: str, status: os.stat_result, *, of_anybody: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeFileError(f"{path} is not a regular file")
+    if of_anybody:
+        return
     _check_owner(path, status)
     if status.st_nlink > 1:
         raise UnsafeFileError(f"{path} has a second name elsewhere")
@@ -159,6 +162,22 @@ def write_at(file: int, data: bytes, offset: int) -> None:
             os.lseek(file, offset, os.SEEK_SET)
             written = os.write(file, data)
         data, offset = data[written:], offset + written
+
+
+def is_locked(file: int) -> bool:
+    """Whether another process has locked the file; not for a file that this one has locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # a file system without locks
+        return False
+    fcntl.lockf(file, fcntl.LOCK_UN)
+    return False
 
 
 # ---- who writes a file --------------------------------------------------------------------------

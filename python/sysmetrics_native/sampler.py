@@ -6,11 +6,15 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sysmetrics_native import settings
 from sysmetrics_native.backends import SamplingOptions, choose_backend
 from sysmetrics_native.window import SeriesInfo, Window
+
+if TYPE_CHECKING:
+    from sysmetrics_native.recorder import Recorder
+    from sysmetrics_native.recording_file import RecordedRun
 
 _STOP_TIMEOUT_SECONDS = 5.0
 
@@ -32,6 +36,12 @@ class Sampler:
             or ``-name`` to drop one.
         disk_paths: mount points for the disk space metrics; the first has the plain keys.
         procfs_path, sysfs_path: roots of the kernel's file systems.
+        recorder: whether to write every row to a file that outlives this process, which
+            `sysmetrics_native.recording` reads: `False`, `True` for the user's own folder of
+            recordings, or the path of a file or folder. Where that cannot be done there is a
+            warning, and sampling goes on without it.
+        recorder_megabytes: largest size of that file, 0.1 to 65536; then the oldest rows go.
+        recorded_run: for `SystemMetricsMonitor`: what the recording belongs to.
 
     What is left out comes from `configure()`, then from ``SYSMETRICS_NATIVE_<OPTION>``, then from
     the default.
@@ -54,6 +64,9 @@ class Sampler:
         disk_paths: str | Iterable[str] | None = None,
         procfs_path: str | os.PathLike[str] | None = None,
         sysfs_path: str | os.PathLike[str] | None = None,
+        recorder: bool | str | os.PathLike[str] | None = None,
+        recorder_megabytes: float | None = None,
+        recorded_run: RecordedRun | None = None,
     ) -> None:
         arguments = {
             "backend": backend,
@@ -72,6 +85,12 @@ class Sampler:
             **values,
         )
         self._backend = backend_class(options)
+        self._options = options
+        self._record_to: bool | str = settings.option("recorder", recorder)
+        self._record_megabytes: float = settings.option("recorder_megabytes", recorder_megabytes)
+        self._recorded_run = recorded_run
+        self._recorder: Recorder | None = None
+        self._pid = os.getpid()
         self._started = False
         self._stopped = False
         # A thread written in Python keeps its backend alive: only this ends it then.
@@ -94,8 +113,38 @@ class Sampler:
         """
         if self._stopped:
             raise RuntimeError("the sampler was stopped and cannot start again: make a new one")
+        if self._record_to is not False and not self._started and os.getpid() == self._pid:
+            self._begin_recording()
         self._backend.start()
         self._started = True
+
+    def _begin_recording(self) -> None:
+        if self._recorder is not None:  # of a start that failed
+            return
+        from sysmetrics_native import recorder
+
+        plan = recorder.Plan(
+            where=self._record_to,
+            megabytes=self._record_megabytes,
+            interval=self._options.interval,
+            samples_per_window=self._options.samples_per_window,
+            run=self._recorded_run,
+        )
+        self._recorder = recorder.begin(plan, self._backend)
+
+    @property
+    def recording_path(self) -> str | None:
+        """The file that rows are recorded to; `None` when they are not."""
+        return None if self._recorder is None else self._recorder.path
+
+    def mark_delivered(self) -> None:
+        """Say in the recording that every window is where it should be: nothing is to recover.
+
+        For when the sampler has stopped. No effect while it runs, without a recording, or in a
+        forked process.
+        """
+        if self._recorder is not None and self._stopped and self.stop(0.0):
+            self._recorder.mark_delivered()
 
     def stop(self, timeout: float = _STOP_TIMEOUT_SECONDS) -> bool:
         """Take a last reading, close the window that is open, and end the thread.
@@ -109,7 +158,12 @@ class Sampler:
             Whether the thread has ended.
         """
         self._stopped = self._started
-        return self._backend.stop(timeout)
+        has_ended = self._backend.stop(timeout)
+        if self._recorder is not None:
+            self._recorder.look_at(self._backend.recorded())
+            if has_ended:
+                self._recorder.mark_ended()
+        return has_ended
 
     def next_window(
         self, timeout: float | None = None, *, percentiles: bool = True
@@ -129,7 +183,10 @@ class Sampler:
         """
         if not self._started:
             raise RuntimeError("the sampler is not running: use it in `with`, or call start()")
-        return self._backend.next_window(timeout, percentiles=percentiles)
+        window = self._backend.next_window(timeout, percentiles=percentiles)
+        if self._recorder is not None:
+            self._recorder.look_at(self._backend.recorded())
+        return window
 
     def windows(
         self, timeout: float | None = None, *, percentiles: bool = True
@@ -143,12 +200,22 @@ class Sampler:
 
         Returns:
             ``{"ticks", "missed", "merged_windows", "sources": {name: {"calls", "errors",
-            "interval_seconds", "mean_cost_seconds", "max_cost_seconds"}}}``: ticks taken and
-            skipped, windows merged because nobody took them, and for each source how often it was
-            read, how often that failed, how far apart its readings are, and what one costs in
-            seconds of the sampling thread's time.
+            "interval_seconds", "mean_cost_seconds", "max_cost_seconds"}}, "recorder": {"path",
+            "rows", "errors"}}``: ticks taken and skipped, windows merged because nobody took them,
+            and for each source how often it was read, how often that failed, how far apart its
+            readings are, and what one costs in seconds of the sampling thread's time; of the
+            recording the rows that it took and those that could not be written, or `None` instead
+            of all three where there is none.
         """
-        return self._backend.stats()
+        recording = None
+        if self._recorder is not None:
+            recorded = self._backend.recorded()
+            recording = {
+                "path": self._recorder.path,
+                "rows": recorded.rows,
+                "errors": recorded.errors,
+            }
+        return {**self._backend.stats(), "recorder": recording}
 
     def __enter__(self) -> Sampler:  # noqa: PYI034  # typing.Self came with Python 3.11
         self.start()

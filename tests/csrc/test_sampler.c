@@ -69,6 +69,9 @@ static void test_series(void)
         CHECK_TEXT(info.unit, expected[i].unit);
         CHECK_TEXT(info.source, expected[i].source);
         CHECK_INT(info.kind, expected[i].kind);
+        CHECK(info.numerator >= 0 && info.numerator < smn_sampler_columns(rig.sampler));
+        CHECK_INT(info.denominator, info.kind == SMN_RATIO ? info.numerator + 1 : -1);
+        CHECK_DOUBLE(info.quantum, info.kind == SMN_RATIO ? 10.0 : 0.0);
     }
     CHECK_INT(smn_sampler_series(rig.sampler, -1, &info), -EINVAL);
     CHECK_INT(smn_sampler_series(rig.sampler, count, &info), -EINVAL);

@@ -1,7 +1,6 @@
-/* Series and columns of schema.h, the table of sources, and the text that describes a row. */
+/* Series and columns of schema.h, and the table of sources. */
 #include "schema.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
@@ -41,29 +40,8 @@ static void test_sources_count_from_their_own_column(void)
         CHECK_TEXT(schema.series[3].spec.unit, "watts");
         CHECK_DOUBLE(schema.series[0].spec.quantum, 10.0);
     }
-
-    static const char expected[] = "a\tpercentage\tfirst\tratio\t0\t1\t100\t10\n"
-                                   "b\tmegabytes\tfirst\tgauge\t2\t-1\t9.9999999999999995e-07\t0\n"
-                                   "c\tmegabytes\tsecond\ttotal\t4\t-1\t9.9999999999999995e-07\t0\n"
-                                   "d\twatts\tsecond\trate\t3\t-1\t0.10000000000000001\t0\n";
-    CHECK_U64(smn_schema_text(&schema, NULL, 0), strlen(expected));
-    char text[sizeof expected];
-    CHECK_U64(smn_schema_text(&schema, text, sizeof text), strlen(expected));
-    CHECK_TEXT(text, expected);
-    /* Too little room: the length all the same, and nothing written beyond. */
-    for (size_t room = 0; room < sizeof expected; room++) {
-        check_case("room for %zu", room);
-        char *tight = malloc(room > 0 ? room : 1);
-        REQUIRE(tight != NULL);
-        CHECK_U64(smn_schema_text(&schema, tight, room), strlen(expected));
-        if (room > 0)
-            CHECK(strncmp(tight, expected, room - 1) == 0 && tight[room - 1] == '\0');
-        free(tight);
-    }
-    check_case(NULL);
     smn_schema_release(&schema);
     CHECK_INT(schema.series_count, 0);
-    CHECK_U64(smn_schema_text(&schema, NULL, 0), 0);
     smn_schema_release(&schema);
 }
 

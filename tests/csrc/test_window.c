@@ -67,7 +67,7 @@ static void bench_open(workbench *bench, uint64_t ring_rows)
     smn_schema_begin_source(&bench->schema, "test");
     smn_schema_add_columns(&bench->schema, COLUMNS);
     REQUIRE(smn_schema_add_all(&bench->schema, specs, SERIES) == 0);
-    REQUIRE(smn_row_ring_create(&bench->ring, &bench->schema, ring_rows, 1000000, 10) == 0);
+    REQUIRE(smn_row_ring_create(&bench->ring, COLUMNS, ring_rows) == 0);
     REQUIRE(smn_open_window_init(&bench->window, &bench->schema) == 0);
     bench->record = new_record(&bench->schema);
 }

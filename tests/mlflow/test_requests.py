@@ -7,7 +7,7 @@ import time
 import mlflow
 import pytest
 
-from sysmetrics_native import SystemMetricsMonitor, delivery
+from sysmetrics_native import SystemMetricsMonitor, tracking
 from tests.mlflow.logged import DEFAULT_KEYS, Logged, monitor_of
 from tests.mlflow.proxy import Proxy
 
@@ -72,7 +72,7 @@ def test_windows_of_a_millisecond_go_in_batches_of_what_mlflow_takes(proxy: Prox
     run, _, at_the_end = requests_of_a_run(proxy, 0.001, 1, 0.5)
     windows = run.windows()
     assert windows >= 100
-    per_request = delivery.MAX_METRICS_PER_BATCH // 8
+    per_request = tracking.MAX_METRICS_PER_BATCH // 8
     assert len(at_the_end) <= -(-windows // per_request) + 1
 
 

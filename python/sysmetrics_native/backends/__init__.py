@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sysmetrics_native.window import SeriesInfo, Window
+
+if TYPE_CHECKING:
+    from sysmetrics_native.recording_file import Recorded, RowLayout
 
 _SIGNAL_CHECK_SECONDS = 0.5
 
@@ -34,10 +37,24 @@ class Backend(Protocol):
     In a process forked from the one that made it every method returns at once and does nothing.
     """
 
+    name: str
     schema: tuple[SeriesInfo, ...]
 
     def __init__(self, options: SamplingOptions) -> None:
         """Opens the sources; raises `ValueError` for what this machine or backend cannot do."""
+
+    @property
+    def layout(self) -> RowLayout:
+        """What a row of this backend holds."""
+
+    def record(self, file: int, data_offset: int, capacity: int) -> None:
+        """Makes the thread, before it starts, append every row to a file, in a ring of records.
+
+        From then on the backend owns the descriptor. An `OSError` where that cannot be done.
+        """
+
+    def recorded(self) -> Recorded:
+        """How that goes."""
 
     def start(self) -> None:
         """Takes the first reading and starts the thread."""

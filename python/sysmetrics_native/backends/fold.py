@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sysmetrics_native.window import Series, SeriesInfo, Window
 
+_SECONDS_PER_NS = 1e-9
+
 Reading = float | tuple[float, float]
-"""What a source reads: one number for a gauge or total, (numerator, denominator) counters for a
-ratio."""
+"""What a source reads: one number for a gauge or total, a counter for a rate, (numerator,
+denominator) counters for a ratio."""
+
+
+class RowTime(NamedTuple):
+    """When a row was read."""
+
+    tick: int
+    """Deadlines since the start, missed ones included."""
+    monotonic_ns: int
+    """For differences."""
+    wall_ns: int
+    """Unix time, for people."""
 
 
 class SeriesSpec(NamedTuple):
@@ -30,7 +43,7 @@ class Fold:
     stays pending, so that a short rest at the end can be joined to it.
     """
 
-    def __init__(self, spec: SeriesSpec, previous: Reading | None) -> None:
+    def __init__(self, spec: SeriesSpec, previous: Reading | None = None) -> None:
         self.spec = spec
         self.previous = previous
         self.numerator = 0.0
@@ -72,7 +85,7 @@ class Fold:
 
     def close(self, *, partial: bool) -> None:
         """End the window; one cut short may be too short for its ratio to tell anything."""
-        if self.spec.info.kind != "ratio":
+        if self.spec.info.kind not in ("rate", "ratio"):
             return
         if partial and self.denominator < self.spec.quantum:
             self.numerator = self.denominator = 0.0
@@ -109,42 +122,77 @@ def _percentile(ordered: Sequence[float], share: float) -> float:
 
 
 class OpenWindow:
-    """A window being filled. It begins at the last reading of the one before."""
+    """A window being filled. It begins at the last row of the one before.
 
-    def __init__(self, folds: Mapping[str, Fold], first_tick: int, start: float) -> None:
-        self.folds = folds
-        self.first_tick = first_tick
-        self.start = start
+    It ends with the first row that reaches its last deadline, or early, with sampling itself.
+    """
+
+    def __init__(self, folds: Mapping[str, Fold], start: RowTime, samples_per_window: int) -> None:
+        self._folds = folds
+        self._start = start
+        self._last = start
+        self._samples_per_window = samples_per_window
+        self._end_tick = (start.tick // samples_per_window + 1) * samples_per_window
         self.samples = 0
+        self._missed = 0
 
-    def add(self, readings: Mapping[str, Reading]) -> None:
-        """Take in what one tick read; a series that it lacks is absent this time."""
+    @classmethod
+    def first(
+        cls,
+        specs: Iterable[SeriesSpec],
+        time: RowTime,
+        readings: Mapping[str, Reading],
+        samples_per_window: int,
+    ) -> OpenWindow:
+        """The window that begins with a reading which counters start from."""
+        folds = {spec.info.key: Fold(spec) for spec in specs}
         for key, reading in readings.items():
-            self.folds[key].add(reading)
+            folds[key].previous = _at(folds[key].spec, reading, time)
+        return cls(folds, time, samples_per_window)
+
+    def ends_at(self, tick: int) -> bool:
+        """Whether a row of that tick is this window's last."""
+        return tick >= self._end_tick
+
+    def add(self, time: RowTime, readings: Mapping[str, Reading]) -> None:
+        """Take in a row; a series that it lacks is absent this time."""
+        for key, reading in readings.items():
+            fold = self._folds[key]
+            fold.add(_at(fold.spec, reading, time))
         self.samples += 1
+        # A last reading between two ticks has the number of the one before: none was missed.
+        self._missed += max(0, time.tick - self._last.tick - 1)
+        self._last = time
 
-    def close(self, tick: int, now: float, wall: float, *, partial: bool) -> ClosedWindow:
-        """End the window at a tick, `now` by the monotonic clock and `wall` by the other."""
-        for fold in self.folds.values():
-            fold.close(partial=partial)
-        missed = max(0, tick - self.first_tick - self.samples)
-        return ClosedWindow(self.folds, now - self.start, wall, self.samples, missed)
+    def close(self) -> ClosedWindow:
+        """End the window with the row that was added last."""
+        for fold in self._folds.values():
+            fold.close(partial=not self.ends_at(self._last.tick))
+        length_ns = self._last.monotonic_ns - self._start.monotonic_ns
+        return ClosedWindow(self._folds, length_ns, self._last.wall_ns, self.samples, self._missed)
 
-    def next(self, tick: int, now: float) -> OpenWindow:
+    def next(self) -> OpenWindow:
         """The window that follows."""
-        folds = {key: Fold(fold.spec, fold.previous) for key, fold in self.folds.items()}
-        return OpenWindow(folds, tick, now)
+        folds = {key: Fold(fold.spec, fold.previous) for key, fold in self._folds.items()}
+        return OpenWindow(folds, self._last, self._samples_per_window)
+
+
+def _at(spec: SeriesSpec, reading: Reading, time: RowTime) -> Reading:
+    """The reading with what its increase is divided by: for a rate, the time that passes."""
+    if spec.info.kind == "rate" and not isinstance(reading, tuple):
+        return reading, time.monotonic_ns * _SECONDS_PER_NS
+    return reading
 
 
 class ClosedWindow:
     """A window that waits to be read."""
 
     def __init__(
-        self, folds: Mapping[str, Fold], length: float, end: float, samples: int, missed: int
+        self, folds: Mapping[str, Fold], length_ns: int, end_ns: int, samples: int, missed: int
     ) -> None:
         self.folds = folds
-        self.length = length
-        self.end = end
+        self.length_ns = length_ns
+        self.end_ns = end_ns
         self.samples = samples
         self.missed = missed
         self.merged = 0
@@ -153,17 +201,18 @@ class ClosedWindow:
         """Fold in the window before, so that no time is lost."""
         for key, fold in self.folds.items():
             fold.merge_older(older.folds[key])
-        self.length += older.length
+        self.length_ns += older.length_ns
         self.samples += older.samples
         self.missed += older.missed
         self.merged += older.merged + 1
 
     def window(self, *, percentiles: bool) -> Window:
         """As users see it."""
+        end = self.end_ns * _SECONDS_PER_NS
         return Window(
             {key: fold.series(percentiles=percentiles) for key, fold in self.folds.items()},
-            start=self.end - self.length,
-            end=self.end,
+            start=end - self.length_ns * _SECONDS_PER_NS,
+            end=end,
             samples=self.samples,
             missed=self.missed,
             merged=self.merged,

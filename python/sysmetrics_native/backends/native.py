@@ -10,6 +10,7 @@ from typing import Any
 
 from sysmetrics_native._native import ffi, lib
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
+from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.window import Series, SeriesInfo, Window
 
@@ -43,6 +44,7 @@ def _present(value: float) -> float | None:
 class NativeBackend:
     """A sampler of the C core. See `Backend`."""
 
+    name = "native"
     schema: tuple[SeriesInfo, ...]
 
     def __init__(self, options: SamplingOptions) -> None:
@@ -71,18 +73,45 @@ class NativeBackend:
         self._handle = ffi.gc(out[0], lib.smn_sampler_destroy)
         self._lifecycle = threading.Lock()
         self._pid = os.getpid()
-        self.schema = tuple(self._describe_series())
+        self.layout = RowLayout(
+            lib.smn_sampler_columns(self._handle), tuple(self._describe_series())
+        )
+        self.schema = tuple(series.info for series in self.layout.series)
         self._keys = [info.key for info in self.schema]
 
-    def _describe_series(self) -> list[SeriesInfo]:
+    def _describe_series(self) -> list[RecordedSeries]:
         info = ffi.new("smn_series_info *")
         series = []
         for index in range(lib.smn_sampler_series_count(self._handle)):
             lib.smn_sampler_series(self._handle, index, info)
             series.append(
-                SeriesInfo(_text(info.key), _text(info.unit), _text(info.source), _KINDS[info.kind])
+                RecordedSeries(
+                    _text(info.key),
+                    _text(info.unit),
+                    _text(info.source),
+                    _KINDS[info.kind],
+                    info.numerator,
+                    info.denominator if info.denominator >= 0 else None,
+                    info.scale,
+                    info.quantum,
+                )
             )
         return series
+
+    def record(self, file: int, data_offset: int, capacity: int) -> None:
+        with self._lifecycle:
+            code = lib.smn_sampler_record(self._handle, file, data_offset, capacity)
+        if code != 0:
+            raise OSError(-code, f"cannot record: {os.strerror(-code)}")
+
+    def recorded(self) -> Recorded:
+        counters = self._counters()
+        return Recorded(counters.recorded_rows, counters.record_errors, -counters.last_record_error)
+
+    def _counters(self) -> Any:
+        counters = ffi.new("smn_counters *")
+        lib.smn_sampler_counters(self._handle, counters)
+        return counters
 
     def start(self) -> None:
         if os.getpid() != self._pid:
@@ -132,8 +161,7 @@ class NativeBackend:
         )
 
     def stats(self) -> dict[str, Any]:
-        counters = ffi.new("smn_counters *")
-        lib.smn_sampler_counters(self._handle, counters)
+        counters = self._counters()
         source = ffi.new("smn_source_stats *")
         sources = {}
         for index in range(lib.smn_sampler_sources(self._handle)):

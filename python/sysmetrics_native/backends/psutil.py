@@ -7,13 +7,16 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections import deque
+from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
-from sysmetrics_native.backends.fold import ClosedWindow, Fold, OpenWindow, Reading
+from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.window import SeriesInfo, Window
 
@@ -49,9 +52,22 @@ class _ActiveSource:
         return readings
 
 
+def _lay_out(specs: Iterable[SeriesSpec]) -> RowLayout:
+    """Two columns next to each other for a ratio, one for any other series."""
+    columns = 0
+    series = []
+    for spec in specs:
+        is_ratio = spec.info.kind == "ratio"
+        denominator = columns + 1 if is_ratio else None
+        series.append(RecordedSeries(*spec.info, columns, denominator, spec.scale, spec.quantum))
+        columns += 2 if is_ratio else 1
+    return RowLayout(columns, tuple(series))
+
+
 class PsutilBackend:
     """A sampler that reads through psutil. See `Backend`."""
 
+    name = "psutil"
     schema: tuple[SeriesInfo, ...]
 
     def __init__(self, options: SamplingOptions) -> None:
@@ -71,9 +87,10 @@ class PsutilBackend:
         self._sources = {
             name: _ActiveSource(SOURCES[name](options), options.interval) for name in names
         }
-        specs = [spec for active in self._sources.values() for spec in active.source.specs]
-        self.schema = tuple(spec.info for spec in specs)
-        self._folds = {spec.info.key: Fold(spec, None) for spec in specs}
+        self._specs = [spec for active in self._sources.values() for spec in active.source.specs]
+        self.schema = tuple(spec.info for spec in self._specs)
+        self.layout = _lay_out(self._specs)
+        self._writer: RowWriter | None = None
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         # Not an Event, whose lock is held in a wait: the garbage collector may run on any thread,
@@ -86,30 +103,43 @@ class PsutilBackend:
         self._missed = 0
         self._merged = 0
 
+    def record(self, file: int, data_offset: int, capacity: int) -> None:
+        if self._thread is not None or self._writer is not None:
+            raise OSError(errno.EALREADY, "cannot record: the sampler runs, or records, already")
+        self._writer = RowWriter(file, data_offset, capacity, self.layout.columns)
+        # The thread keeps its backend alive, so never under a row that is being written.
+        weakref.finalize(self, self._writer.close).atexit = False
+
+    def recorded(self) -> Recorded:
+        return Recorded() if self._writer is None else self._writer.recorded
+
     # ---- the thread -----------------------------------------------------------------------------
 
     def start(self) -> None:
         if os.getpid() != self._pid or self._thread is not None:
             return
         # Where the thread's own clocks start; the monotonic clock of a backend never steps.
-        self._start_time = time.monotonic()
-        self._open = OpenWindow(self._folds, first_tick=0, start=self._start_time)
-        for key, reading in self._read(0, everything=True).items():
-            self._folds[key].previous = reading
-        self._window_end_tick = self._samples_per_window
+        start = RowTime(0, time.monotonic_ns(), time.time_ns())
+        self._start_ns = start.monotonic_ns
+        readings = self._read(0, everything=True)
+        self._open = OpenWindow.first(self._specs, start, readings, self._samples_per_window)
         # Known before it starts: Ctrl-C may come in between, and stop() must still find it.
-        self._thread = threading.Thread(target=self._run, name="smn-host", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(start, readings), name="smn-host", daemon=True
+        )
         try:
             self._thread.start()
         except RuntimeError as error:
             self._thread = None
             raise OSError(errno.EAGAIN, f"cannot start the sampling thread: {error}") from error
 
-    def _run(self) -> None:
+    def _run(self, start: RowTime, readings: dict[str, Reading]) -> None:
         try:
+            # Not where it was taken: a disk that hangs may hold up this thread only.
+            self._record(start, readings)
             while True:
                 # The next deadline on the grid: those that passed while we were late are skipped.
-                next_tick = self._tick_at(time.monotonic()) + 1
+                next_tick = self._tick_at(time.monotonic_ns()) + 1
                 stopping = self._sleep_until(next_tick)
                 self._take_tick(last=stopping)
                 if stopping:
@@ -125,11 +155,12 @@ class PsutilBackend:
         A wait may end early: where timers are coarse, or, with Python 3.10, when the wall clock
         steps.
         """
-        deadline = self._start_time + tick * self._interval
-        while not self._is_stop_asked_for(deadline - time.monotonic()):
-            if self._tick_at(time.monotonic()) >= tick:
+        while True:
+            passed = (time.monotonic_ns() - self._start_ns) * 1e-9
+            if self._is_stop_asked_for(tick * self._interval - passed):
+                return True
+            if self._tick_at(time.monotonic_ns()) >= tick:
                 return False
-        return True
 
     def _is_stop_asked_for(self, seconds: float) -> bool:
         """Whether it is, or will be within so many seconds."""
@@ -139,9 +170,9 @@ class PsutilBackend:
             return False
         return True
 
-    def _tick_at(self, now: float) -> int:
+    def _tick_at(self, now_ns: int) -> int:
         # A deadline that is a fraction of a microsecond ahead has come: sleeps end there.
-        return int((now - self._start_time + 1e-6) / self._interval)
+        return int((now_ns - self._start_ns + 1000) * 1e-9 / self._interval)
 
     def _read(self, tick: int, *, everything: bool) -> dict[str, Reading]:
         readings: dict[str, Reading] = {}
@@ -151,18 +182,29 @@ class PsutilBackend:
         return readings
 
     def _take_tick(self, *, last: bool) -> None:
-        now, wall = time.monotonic(), time.time()
-        tick = self._tick_at(now)
-        closes = tick >= self._window_end_tick
+        now_ns = time.monotonic_ns()
+        row = RowTime(self._tick_at(now_ns), now_ns, time.time_ns())
+        closes = self._open.ends_at(row.tick) or last
         # Every source is read at a window's last tick, so that no short window lacks a value.
-        self._open.add(self._read(tick, everything=closes or last))
+        readings = self._read(row.tick, everything=closes)
+        self._record(row, readings)
+        self._open.add(row, readings)
         self._ticks += 1
-        if closes or last:
-            self._push(self._open.close(tick, now, wall, partial=not closes))
-            self._open = self._open.next(tick, now)
-            self._window_end_tick = (
-                tick // self._samples_per_window + 1
-            ) * self._samples_per_window
+        if closes:
+            self._push(self._open.close())
+            self._open = self._open.next()
+
+    def _record(self, row: RowTime, readings: Mapping[str, Reading]) -> None:
+        if self._writer is None:
+            return
+        columns = [math.nan] * self.layout.columns
+        for series in self.layout.series:
+            reading = readings.get(series.key)
+            if isinstance(reading, tuple):
+                columns[series.numerator : series.numerator + 2] = reading
+            elif reading is not None:
+                columns[series.numerator] = reading
+        self._writer.append(row, columns)
 
     def _push(self, window: ClosedWindow) -> None:
         self._missed += window.missed

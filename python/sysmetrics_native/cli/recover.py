@@ -157,13 +157,10 @@ def _progress() -> Iterator[Show]:
 
 def _print(rows: list[_Row]) -> None:
     table = Table()
-    for heading, justify in (
-        ("run", "left"),
-        ("windows", "right"),
-        ("from", "left"),
-        ("to", "left"),
-    ):
-        table.add_column(heading, justify=justify, no_wrap=True)
+    table.add_column("run", no_wrap=True)
+    table.add_column("windows", justify="right", no_wrap=True)
+    for heading in ("from", "to"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("how it ended", "result", "file"):
         table.add_column(heading, overflow="fold")
     for row in rows:
