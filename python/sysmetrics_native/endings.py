@@ -79,4 +79,4 @@ def how_it_ended(writer: Writer, noted: Mapping[str, Any]) -> str:
         now = _oom_kills(path)
         if now is not None and now > before:
             return f"out of memory: the kernel killed {now - before} in its control group"
-    return "killed, or crashed (no signal that it could have answered)"
+    return "killed by a signal, crashed, or os._exit"

@@ -60,7 +60,7 @@ def test_a_slow_server_is_not_asked_more_often(proxy: Proxy) -> None:
 
 
 def test_a_request_goes_when_it_is_full(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "MAX_METRICS_PER_BATCH", 5 * len(DEFAULT_KEYS))
+    monkeypatch.setattr("sysmetrics_native.delivery.MAX_METRICS_PER_BATCH", 5 * len(DEFAULT_KEYS))
     run, requests, at_the_end = requests_of_a_run(proxy, 0.05, 1, 1.3)
     windows = run.windows()
     assert windows >= 15

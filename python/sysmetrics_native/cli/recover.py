@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import click
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -37,7 +38,13 @@ class _Row(NamedTuple):
 
 @click.command(
     "recover",
-    epilog="Exit status: 0 if nothing is left to be sent, 1 if something is, 2 for wrong usage.",
+    epilog="""\b
+    Examples:
+      sysmetrics-native recover --dry-run
+      sysmetrics-native recover --run-id 4f1d0c3a5b6e4c0f9b1a7d2e8c6f5a90
+      sysmetrics-native recover /scratch/job.smnrec --tracking-uri http://other:5000
+
+    Exit status: 0 if nothing is left to be sent, 1 if something is, 2 for wrong usage.""",
 )
 @click.argument("path", required=False, type=click.Path())
 @click.option("--run-id", "run_ids", multiple=True, metavar="ID", help="Only this run; repeatable.")
@@ -55,7 +62,7 @@ def command(
     dry_run: bool,
     discard: bool,
 ) -> None:
-    r"""Send what runs could not log.
+    """Send what runs could not log.
 
     Looks for windows that waited for a tracking server when their process ended, and for recordings
     of processes that were killed. Asks the server what it has, sends what is missing, in order and
@@ -64,12 +71,6 @@ def command(
     PATH is a spool, a recording, or a folder with some. Without it, all that is in the folder of
     the option spool_dir (SYSMETRICS_NATIVE_SPOOL_DIR). Passwords and tokens are in no file: set
     them as for MLflow itself (MLFLOW_TRACKING_USERNAME and so on).
-
-    \b
-    Examples:
-      sysmetrics-native recover --dry-run
-      sysmetrics-native recover --run-id 4f1d0c3a5b6e4c0f9b1a7d2e8c6f5a90
-      sysmetrics-native recover /scratch/job.smnrec --tracking-uri http://other:5000
     """
     if discard and (dry_run or not (path or run_ids)):
         raise click.UsageError("--discard needs a PATH or a --run-id, and goes with no --dry-run")
@@ -156,7 +157,8 @@ def _progress() -> Iterator[Show]:
 
 
 def _print(rows: list[_Row]) -> None:
-    table = Table()
+    is_terminal = sys.stdout.isatty()
+    table = Table(box=box.HEAVY_HEAD if is_terminal else None, pad_edge=is_terminal)
     table.add_column("run", no_wrap=True)
     table.add_column("windows", justify="right", no_wrap=True)
     for heading in ("from", "to"):
@@ -166,9 +168,8 @@ def _print(rows: list[_Row]) -> None:
     for row in rows:
         count, first, last = _span(row.plan)
         table.add_row(row.run_id, count, first, last, row.ending, row.result, row.path)
-    # Not on a terminal, nothing is folded: programs read it, too.
-    width = None if sys.stdout.isatty() else _WIDE_ENOUGH
-    Console(width=width, markup=False, highlight=False).print(table)
+    # Elsewhere nothing is folded and no lines are drawn: programs read it, too.
+    Console(width=None if is_terminal else _WIDE_ENOUGH, markup=False, highlight=False).print(table)
 
 
 def _span(plan: recovery.Plan | None) -> tuple[str, str, str]:
