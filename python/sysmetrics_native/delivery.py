@@ -7,6 +7,7 @@ sent wait in the `Backlog`, and are tried again with growing, random pauses.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import threading
@@ -39,6 +40,8 @@ LINGER_SECONDS = 5.0
 STATUS_CHECK_SECONDS = (5.0, 15.0)
 """The run's status is asked for once a window, but within these bounds."""
 LONGEST_BACKOFF_SECONDS = 30.0
+SLOW_REQUEST_SECONDS = 5.0
+"""A request that takes longer may fail, too, so what waits behind it is written down."""
 PAUSE_AT_EXIT_SECONDS = 0.5
 PATIENCE_AT_EXIT_SECONDS = 1.0
 """How long a server that answered so far may take at the end before the rest is written down."""
@@ -104,6 +107,7 @@ class Delivery:
         self.was_refused = False
         """Whether the server took no more, and that was said."""
         self._last_error = ""
+        self._asking_since = math.inf  # when the request began that is under way
         self._windows_put = 0  # of the thread that puts
         self._backlog = Backlog(self._make_spool, run_id)
         self._thread = threading.Thread(target=self._run, name="SystemMetricsDelivery", daemon=True)
@@ -132,6 +136,8 @@ class Delivery:
                 return
         self._backlog.put(WaitingWindow(self._windows_put, timestamp_ms, metrics))
         self._windows_put += 1
+        if time.monotonic() - self._asking_since > SLOW_REQUEST_SECONDS:
+            self._backlog.keep_on_disk()
         with self._changed:
             self._metrics_per_window = len(metrics)
             # Else the thread knows when to wake.
@@ -288,6 +294,7 @@ class Delivery:
             before_sleep=self._take_failure,
             reraise=True,
         )
+        self._asking_since = time.monotonic()
         try:
             answer = retrying(request)
         except Exception as error:
@@ -295,6 +302,8 @@ class Delivery:
             if _is_final(error):
                 self._take_refusal(error)
             raise _RunOverError from error
+        finally:
+            self._asking_since = math.inf
         if retrying.statistics.get("attempt_number", 1) > ATTEMPTS_BEFORE_WARNING:
             _logger.info("System metrics of run %s are logged again.", self._run_id)
         return answer
