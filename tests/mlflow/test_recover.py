@@ -89,6 +89,10 @@ def leftovers(state: Path, kind: str) -> list[Path]:
     return sorted(state.rglob(f"*.{kind}"))
 
 
+def wait_for_more(logged: Logged, windows: int, what: str) -> None:
+    wait_until(lambda: len(logged.steps()) > windows, what)
+
+
 def kill(program: Program) -> float:
     """Kill it as the kernel does; returns when."""
     moment = time.time()
@@ -259,6 +263,7 @@ def test_a_kill_in_an_outage(
 ) -> None:
     run_id = MlflowClient(server.uri).create_run("0").info.run_id
     program = cut_off(start_program, proxy, server, RUN=run_id, SYSMETRICS_NATIVE_RECORDER=recorder)
+    OUTAGES[outage](proxy)
     wait_until(lambda: leftovers(state, "smnspool"), "the spool")
     time.sleep(5 * WINDOW_SECONDS)
     killed = kill(program)
@@ -465,10 +470,10 @@ def test_nothing_is_twice_where_answers_are_lost_and_the_store_appends(
     for _ in range(3):
         before = len(logged.steps())
         proxy.lose_answers(only="log-batch")
-        wait_until(lambda before=before: len(logged.steps()) > before, "a lost answer")
+        wait_for_more(logged, before, "a lost answer")
         proxy.work()
         before = len(logged.steps())
-        wait_until(lambda before=before: len(logged.steps()) > before, "the next window")
+        wait_for_more(logged, before, "the next window")
     proxy.lose_answers(only="log-batch")
     wait_until(lambda: leftovers(state, "smnspool"), "the spool")
     time.sleep(0.5)
