@@ -248,7 +248,7 @@ def test_rows_are_what_was_written_in_its_order(np, path, capacity, count, state
         *("sequence", "tick", "monotonic_ns", "wall_ns", "columns", "checksum"),
     )
     assert array["columns"].shape == (left, 4)
-    assert bool(Recording.is_whole(array).all())
+    assert bool(Recording.is_intact(array).all())
 
 
 def test_no_rows_are_an_empty_array(np, path):
@@ -274,11 +274,11 @@ def test_rows_are_the_file_itself(np, path, count):
         root = root.base
     assert isinstance(root.base, memoryview)
     for place in (0, len(array) // 2, len(array) - 1):
-        assert bool(Recording.is_whole(array[place : place + 1]).all())
+        assert bool(Recording.is_intact(array[place : place + 1]).all())
         slot = int(array[place]["sequence"]) % 8192
         overwrite(path, DATA_OFFSET + slot * RECORD_BYTES + 4 * 8, struct.pack("=d", 4321.5))
         assert array[place]["columns"][0] == again[place]["columns"][0] == 4321.5
-        assert not Recording.is_whole(array[place : place + 1]).any()
+        assert not Recording.is_intact(array[place : place + 1]).any()
     with pytest.raises(ValueError, match="read-only"):
         array["tick"][0] = 1
     with pytest.raises(ValueError, match="WRITEABLE"):
