@@ -2,8 +2,8 @@
 
 Two samplers with the four host sources, drained by their main threads, take turns; one of them also
 writes every row to a file in the scratch folder, which grows as it does for users. All of it is the
-scheduler's count of the thread's CPU time, divided by its wake-ups. The column of our native backend
-is with the recorder; a note says what it is without.
+scheduler's count of the thread's CPU time, divided by its wake-ups. The table has the figure with
+the recorder, as that of our native backend; a note says what it is without.
 """
 
 from __future__ import annotations

@@ -656,6 +656,7 @@ def nursery(backend, tmp_path) -> Iterator[Nursery]:
 @on_posix
 def test_a_recording_is_intact_wherever_its_writer_was_killed(nursery):
     """At any moment: before the first row, at the seam of the ring, within a row."""
+    most_rows = 0
     for attempt in range(30):
         pid, path = nursery.begin(0.001)
         time.sleep(attempt * 0.012)
@@ -668,10 +669,12 @@ def test_a_recording_is_intact_wherever_its_writer_was_killed(nursery):
             assert recording.damaged_rows <= 1  # the one that was on its way
             assert sum(window.samples for window in recording.windows()) == max(0, len(rows) - 1)
         sequences = [row.sequence for row in rows]
-        assert sequences == list(range(sequences[0], sequences[0] + len(rows))) if rows else True
-        assert len(rows) > 0 or attempt < 10
+        first = sequences[0] if sequences else 0
+        assert sequences == list(range(first, first + len(rows)))
+        most_rows = max(most_rows, len(rows))
         ticks = [row.time.tick for row in rows]
         assert ticks == sorted(set(ticks))
+    assert most_rows > 100
 
 
 @on_posix
