@@ -17,6 +17,7 @@ from benchmarks import (
     memory,
     mlflow_overhead,
     native_thread,
+    recorder,
     report,
     requests_per_window,
 )
@@ -26,6 +27,7 @@ from benchmarks.rounds import ParticipantFailedError
 
 MEASURES: dict[str, Callable[[Bench], Result]] = {
     "native_thread": native_thread.run,
+    "recorder": recorder.run,
     "mlflow_overhead": mlflow_overhead.run,
     "requests_per_window": requests_per_window.run,
     "arrival": arrival.run,

@@ -110,8 +110,8 @@ SESSION = """
     set_system_metrics_sampling_interval(0.5)
     configure(statistics="mean,p99", disk_paths="/")
     windows = []
-    folder = tempfile.TemporaryDirectory()
-    path = os.path.join(folder.name, "a.smnrec")
+    folder = tempfile.mkdtemp()
+    path = os.path.join(folder, "a.smnrec")
     sampler = Sampler(interval=0.02, samples_per_window=10, recorder=path)
     sampler.start()
     for window in sampler.windows(timeout=30):
@@ -132,7 +132,8 @@ SESSION = """
         replayed = list(recording.windows())
         recording.mark_delivered()
     assert [dict(window) for window in replayed] == [dict(window) for window in windows]
-    folder.cleanup()
+    os.unlink(path)
+    os.rmdir(folder)
     print(sorted(key for key, series in windows[0].items() if series.mean is not None))
     print(type(sampler._backend).__name__)
 """

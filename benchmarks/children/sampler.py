@@ -1,7 +1,8 @@
-"""sampler BACKEND SOURCES PROCFS: our Sampler, drained by the main thread.
+"""sampler BACKEND SOURCES PROCFS [RECORDER]: our Sampler, drained by the main thread.
 
 For each line RATE SECONDS that it reads it runs a new sampler and prints the CPU time of its
-sampling thread, the ticks in it, and the mean cost of each source.
+sampling thread, the ticks in it, and the mean cost of each source. RECORDER is a folder for
+its recordings.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ def sampling_threads(before: set[int], backend: str) -> set[int]:
     return threads
 
 
-def run(backend: str, sources: str, procfs: str, rate: float, seconds: float) -> dict[str, float]:
+def run(
+    backend: str, sources: str, procfs: str, recorder: str, rate: float, seconds: float
+) -> dict[str, float]:
     """Runs a sampler; what it took."""
-    roots = {} if procfs == "/proc" else {"procfs_path": procfs}
     before = own_process.thread_ids()
     with Sampler(
         interval=1.0 / rate,
         samples_per_window=round(rate),
         backend=backend,
         sources=sources.split(","),
-        **roots,
+        procfs_path=procfs,
+        recorder=recorder,
     ) as sampler:
         drain(sampler, WARM_UP_SECONDS)
         threads = sampling_threads(before, backend)
@@ -61,12 +64,12 @@ def run(backend: str, sources: str, procfs: str, rate: float, seconds: float) ->
     return figures
 
 
-def main(backend: str, sources: str, procfs: str) -> None:
+def main(backend: str, sources: str, procfs: str, recorder: str = "off") -> None:
     """Answers until its input ends."""
     for line in sys.stdin:
         rate, seconds = map(float, line.split())
-        print(json.dumps(run(backend, sources, procfs, rate, seconds)), flush=True)
+        print(json.dumps(run(backend, sources, procfs, recorder, rate, seconds)), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])

@@ -68,7 +68,8 @@ class _Locks:
 
     def __init__(self) -> None:
         self.creating = threading.Lock()  # a recording, so that two do not take the same place
-        self.own_files = threading.Lock()
+        # Taken again by the thread that has it where the garbage collector closes a recording.
+        self.own_files = threading.RLock()
 
 
 _locks = _Locks()
@@ -266,7 +267,7 @@ def _create_at(path: str, header: bytes) -> Recorder:
             continue
         if path != wanted:
             _logger.warning(
-                "%s holds a recording that is not logged in full: recording to %s instead.",
+                "%s holds another recording, which is kept: recording to %s instead.",
                 wanted,
                 path,
             )

@@ -277,8 +277,9 @@ class Recording:
         had to be left out of the middle, or where the file cannot be mapped so (on Windows, or
         where the ring is too small to end at a page).
 
-        While the file is being written, its oldest rows are overwritten below you: `is_whole` tells
-        which have not been. The one that is next is left out from the beginning.
+        While the file is being written, its oldest rows are overwritten below you; the one that is
+        next is left out from the beginning. Take a copy then, and from it what is intact:
+        ``rows = recording.rows.copy(); rows = rows[Recording.is_intact(rows)]``.
 
         Raises:
             ModuleNotFoundError: NumPy is not installed.
@@ -305,7 +306,7 @@ class Recording:
             ring: Rows = np.frombuffer(mapped, dtype)
             rows = ring[first : first + newest - oldest + 1]
             expected = np.arange(len(rows), dtype=np.uint64) + np.uint64(oldest)
-        return _whole_part(rows, self.is_whole(rows) & (rows["sequence"] == expected))
+        return _whole_part(rows, _are_whole(rows) & (rows["sequence"] == expected))
 
     def _map(self, twice: bool) -> memoryview | None:
         slots = self._slots()
@@ -325,20 +326,34 @@ class Recording:
         return ring[slots], np.uint64(newest) - back.astype(np.uint64)
 
     @staticmethod
-    def is_whole(rows: Rows) -> Mask:
-        """Which rows of an array from `rows` are whole now, by their checksums."""
+    def is_intact(rows: Rows) -> Mask:
+        """Which rows of an array from `rows`, or of a copy, still are the ones they were.
+
+        One that is half overwritten has a wrong checksum; one that is overwritten has a larger
+        number than those behind it.
+        """
         np = _import_numpy()
-        whole: Mask = np.empty(len(rows), bool)
-        for begin in range(0, len(rows), _ROWS_AT_ONCE):
-            some = np.ascontiguousarray(rows[begin : begin + _ROWS_AT_ONCE])
-            words = some.view(np.uint64).reshape(len(some), -1)
-            total = np.full(len(some), FNV_OFFSET, np.uint64)
-            for column in range(words.shape[1] - 1):
-                total ^= words[:, column]
-                total *= np.uint64(FNV_PRIME)
-                total ^= total >> np.uint64(32)
-            whole[begin : begin + len(some)] = total == words[:, -1]
-        return whole
+        whole = _are_whole(rows)
+        numbers = np.where(whole, rows["sequence"], np.iinfo(np.uint64).max)
+        smallest_behind = np.minimum.accumulate(numbers[::-1])[::-1]
+        intact: Mask = whole & (numbers == smallest_behind)
+        return intact
+
+
+def _are_whole(rows: Rows) -> Mask:
+    """Which rows have the checksum that they must have."""
+    np = _import_numpy()
+    whole: Mask = np.empty(len(rows), bool)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        some = np.ascontiguousarray(rows[begin : begin + _ROWS_AT_ONCE])
+        words = some.view(np.uint64).reshape(len(some), -1)
+        total = np.full(len(some), FNV_OFFSET, np.uint64)
+        for column in range(words.shape[1] - 1):
+            total ^= words[:, column]
+            total *= np.uint64(FNV_PRIME)
+            total ^= total >> np.uint64(32)
+        whole[begin : begin + len(some)] = total == words[:, -1]
+    return whole
 
 
 def _whole_part(rows: Rows, whole: Mask) -> Rows:
