@@ -130,3 +130,36 @@ int smn_sampler_next_window(smn_sampler *sampler, int64_t timeout_ns, int percen
 int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters);
 int smn_sampler_sources(const smn_sampler *sampler);
 int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_stats *stats);
+
+/*
+ * SIGTERM, for the process as a whole. Where its default disposition is in
+ * force, a handler takes its place that wakes whoever waits here. The process
+ * goes on for at most bound_ns, then dies of SIGTERM, or sooner: at a second
+ * SIGTERM, or when smn_termination_finish is called. A forked child dies at once.
+ *
+ * smn_termination_install returns the number (> 0) of a watch. Called again
+ * while that lasts it sets a new bound, puts the handler back where the default
+ * is in force again, and returns the same number. -EBUSY where the program has a
+ * handler of its own, ignores SIGTERM or blocks it in this thread; -ENOTSUP in
+ * the first process of a pid namespace, which SIGTERM cannot kill; -EINPROGRESS
+ * after SIGTERM; -EINVAL, -EAGAIN, -ENOMEM.
+ *
+ * Install and uninstall are not called at the same time: the caller sees to it.
+ */
+int smn_termination_install(int64_t bound_ns);
+
+/*
+ * Waits for SIGTERM: 0, or -ECANCELED when the watch is over without one. For a
+ * thread of our own: from here on it takes no signal but, after SIGTERM, that.
+ */
+int smn_termination_wait(int number);
+
+/*
+ * Ends the watch, and puts the default disposition back unless the program has
+ * replaced it. -EINPROGRESS after SIGTERM: what has begun goes on; -ECHILD where
+ * this process has installed nothing.
+ */
+int smn_termination_uninstall(void);
+
+/* Dies of SIGTERM, so that a parent sees what it would have seen without us. */
+void smn_termination_finish(void);

@@ -119,19 +119,29 @@ def test_somebody_elses_file_is_refused(tmp_path: Path) -> None:
 
 def test_reading_and_writing_at_an_offset(tmp_path: Path) -> None:
     file = private_files.create_file(str(tmp_path / "file"))
-    private_files.write_at(file, b"behind", 3)
-    private_files.write_at(file, b"abc", 0)
-    assert private_files.read_at(file, 100, 1) == b"bcbehind"
-    assert private_files.read_at(file, 2, 1) == b"bc"
-    assert private_files.read_at(file, 2, 100) == b""
+    private_files.write_at(file, 3, b"behind")
+    private_files.write_at(file, 0, b"abc")
+    assert private_files.read_at(file, 1, 100) == b"bcbehind"
+    assert private_files.read_at(file, 1, 2) == b"bc"
+    assert private_files.read_at(file, 100, 2) == b""
     os.close(file)
 
 
 def test_a_full_disk_is_an_error_and_no_part_is_taken_for_the_whole() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        private_files.write_at(full, b"abc", 0)
+        private_files.write_at(full, 0, b"abc")
     os.close(full)
+
+
+def test_a_new_name_is_nobody_elses_and_leads_nowhere() -> None:
+    names = {private_files.new_name("../../etc/x y", ".suffix") for _ in range(100)}
+    assert len(names) == 100
+    for name in names:
+        assert "/" not in name
+        assert name.endswith(".suffix")
+        assert "______etc_x_y" in name
+    assert len(private_files.new_name("x" * 10_000, ".suffix")) < 120
 
 
 # ---- locks --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sysmetrics_native.backlog import Backlog
 from sysmetrics_native.endings import surroundings
-from sysmetrics_native.private_files import Writer
+from sysmetrics_native.private_files import Writer, new_name
 from sysmetrics_native.redaction import error_text, without_secrets
 from sysmetrics_native.run_log import RunDeletedError, RunLog
 from sysmetrics_native.spool import SUFFIX, Origin, Spool, WaitingWindow, spool_folder
@@ -186,13 +186,15 @@ class Delivery:
         kept, path = self._backlog.on_disk()
         return Counts(self._logged, len(self._backlog), kept, path)
 
+    def is_done(self) -> bool:
+        """Whether there will be no further request. Waits for nobody."""
+        return self._is_done
+
     def _is_exiting(self) -> bool:
         return self._is_over or self._exit_deadline is not None
 
     def _make_spool(self) -> Spool:
         folder = spool_folder(self._spool_dir)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        name = f"{stamp}-{self._run_id}-{os.urandom(4).hex()}{SUFFIX}"
         origin = Origin(
             self._run_id,
             self.recorded_uri,
@@ -201,7 +203,7 @@ class Delivery:
             time.time(),
             self._surroundings,
         )
-        return Spool(os.path.join(folder, name), origin)
+        return Spool(os.path.join(folder, new_name(self._run_id, SUFFIX)), origin)
 
     # ---- the thread -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 
-from sysmetrics_native import catalog, settings
+from sysmetrics_native import catalog, settings, termination
 from sysmetrics_native.delivery import Counts, Delivery, recover_command
 from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
@@ -71,7 +71,7 @@ class SystemMetricsMonitor:
             spool_dir=settings.option("spool_dir"),
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
-            on_run_over=self._stop_sampling,
+            on_run_over=self._on_run_over,
         )
         self._sampler = Sampler(
             self.sampling_interval,
@@ -87,14 +87,20 @@ class SystemMetricsMonitor:
         self._run_id = run_id
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self._finishing = threading.Lock()
+        # A signal handler of the program may call finish() while that runs on the same thread.
+        self._finishing = threading.RLock()
+        self._finish_by: float | None = None
         self._is_finished = False
 
     def start(self) -> None:
         """Begin to monitor. A failure is logged, never raised."""
         if self._thread is not None or self._is_finished:
             return
+        if os.getpid() != self._pid:
+            _logger.warning("A monitor made before a fork cannot start behind it: make a new one.")
+            return
         try:
+            termination.watch(self.finish, self._shutdown_timeout)
             self._sampler.start()
             self._delivery.start()
             thread = threading.Thread(target=self._drain, name=THREAD_NAME, daemon=True)
@@ -103,6 +109,7 @@ class SystemMetricsMonitor:
             _logger.warning("Failed to start monitoring system metrics: %s", error)
             self._sampler.stop()
             self._delivery.put_last()  # its thread, if it runs, has nothing to wait for
+            termination.unwatch(self.finish)
             return
         self._thread = thread
         atexit.register(self.finish)
@@ -112,27 +119,35 @@ class SystemMetricsMonitor:
         """Stop sampling and log what is left, the window that is open included.
 
         Takes at most the option ``shutdown_timeout`` (10 s unless set), whatever the server does.
-        Harmless when called twice, without `start()`, or in a forked process.
+        Harmless when called twice, without `start()`, or in a forked process. If another thread is
+        at it already, this waits for that; if Ctrl-C cut it short, the next call goes on with it.
         """
         if self._thread is None or os.getpid() != self._pid:
             return
-        with self._finishing:
-            if self._is_finished:
-                return
-            self._is_finished = True
+        if not self._finishing.acquire(timeout=self._shutdown_timeout):
+            return
         try:
-            self._stop_all()
+            if not self._is_finished:
+                self._finish()
+                self._is_finished = True
+        finally:
+            self._finishing.release()
+
+    def _finish(self) -> None:
+        if self._finish_by is None:
+            self._finish_by = time.monotonic() + self._shutdown_timeout
+        try:
+            self._stop_all(self._finish_by)
             self._report()
         except Exception as error:  # noqa: BLE001  # the first law again
             _logger.warning("Failed to stop monitoring system metrics cleanly: %s", error)
         atexit.unregister(self.finish)
+        termination.unwatch(self.finish)
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, deadline: float) -> None:
         assert self._thread is not None  # finish() has looked
-        now = time.monotonic()
-        deadline = now + self._shutdown_timeout
         # The option bounds the wait for the server; what this machine does itself takes moments.
-        local_deadline = max(deadline, now + _LOCAL_PATIENCE_SECONDS)
+        local_deadline = max(deadline, time.monotonic() + _LOCAL_PATIENCE_SECONDS)
         self._delivery.close(deadline)
         self._sampler.stop(_seconds_until(local_deadline))
         self._delivery.wait(deadline)
@@ -171,8 +186,11 @@ class SystemMetricsMonitor:
         which = "They" if counts.kept >= counts.left else f"{counts.kept} of them"
         return f"{which} are kept in a file; send them with: {recover_command(counts.path)}"
 
-    def _stop_sampling(self) -> None:
+    def _on_run_over(self) -> None:
+        """No further samples; and no flush, once all was sent, whether finish() comes or not."""
         self._sampler.stop()
+        if self._delivery.is_done() and self._finish_by is None:
+            termination.unwatch(self.finish)
 
     def _drain(self) -> None:
         """Turn windows into metrics until the sampler stops."""

@@ -9,7 +9,9 @@ the lock when that process dies.
 from __future__ import annotations
 
 import os
+import re
 import stat
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 # A FIFO that lies where a file should must not block us for ever.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_OWNER_IN_NAME = 64
 _HAS_OWNERS = hasattr(os, "getuid")
 
 
@@ -85,6 +89,13 @@ def create_file(path: str) -> int:
     return os.open(path, flags, 0o600)
 
 
+def new_name(whose: str, suffix: str) -> str:
+    """A name for a file that sorts by time, tells whose it is, and is nobody else's."""
+    cleaned = _NOT_IN_NAME.sub("_", whose)[:_LONGEST_OWNER_IN_NAME]
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return f"{moment}-{cleaned}-{os.urandom(4).hex()}{suffix}"
+
+
 def open_file(path: str, *, writable: bool = False, of_anybody: bool = False) -> int:
     """Open a file of ours, or one of anybody's that a person has named.
 
@@ -141,15 +152,15 @@ def unlock(file: int) -> None:
         fcntl.lockf(file, fcntl.LOCK_UN)
 
 
-def read_at(file: int, size: int, offset: int) -> bytes:
+def read_at(file: int, offset: int, count: int) -> bytes:
     """Up to so many bytes from an offset on; fewer only at the end of the file."""
     if hasattr(os, "pread"):
-        return os.pread(file, size, offset)
+        return os.pread(file, count, offset)
     os.lseek(file, offset, os.SEEK_SET)
-    return os.read(file, size)
+    return os.read(file, count)
 
 
-def write_at(file: int, data: bytes, offset: int) -> None:
+def write_at(file: int, offset: int, data: bytes) -> None:
     """Write all of it at an offset.
 
     Raises:

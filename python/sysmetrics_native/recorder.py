@@ -10,8 +10,6 @@ import contextlib
 import importlib.metadata
 import logging
 import os
-import re
-import secrets
 import threading
 import time
 import weakref
@@ -35,9 +33,7 @@ from sysmetrics_native.recording_file import (
     RecordingError,
     encode_header,
     plan_ring,
-    read_at,
     read_header,
-    write_at,
     write_state,
 )
 
@@ -48,8 +44,6 @@ RECORDINGS_KEPT = 20
 
 _ATTEMPTS = 8
 _MOST_NAMES = 10
-_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST_RUN_IN_NAME = 64
 
 
 class _InUseError(OSError):
@@ -227,7 +221,7 @@ def _begin(plan: Plan, backend: Backend) -> Recorder:
 
 
 def _create(plan: Plan, header: bytes) -> Recorder:
-    name = _new_name(plan.run)
+    name = private_files.new_name("sampler" if plan.run is None else plan.run.run_id, SUFFIX)
     if isinstance(plan.where, bool):
         folder = recordings_folder(settings.option("spool_dir"))
         private_files.make_folder(folder)
@@ -242,14 +236,6 @@ def _create(plan: Plan, header: bytes) -> Recorder:
 def recordings_folder(spool_dir: str | None) -> str:
     """Where recordings go unless a path is given; the argument is the option of that name."""
     return os.path.join(private_files.state_folder(spool_dir), "recordings")
-
-
-def _new_name(run: RecordedRun | None) -> str:
-    """Sorts by time, and is nobody else's."""
-    whose = "sampler" if run is None else run.run_id
-    cleaned = _NOT_IN_NAME.sub("_", whose)[:_LONGEST_RUN_IN_NAME]
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"{moment}-{cleaned}-{secrets.token_hex(4)}{SUFFIX}"
 
 
 def _create_at(path: str, header: bytes) -> Recorder:
@@ -279,7 +265,7 @@ def _write_header(path: str, file: int, header: bytes) -> Recorder | None:
     """Make a new file a recording; `None` if another process took it for an abandoned one."""
     try:
         if private_files.lock(file) and _is_at(path, file):
-            write_at(file, 0, header)
+            private_files.write_at(file, 0, header)
             return Recorder(path, file)
     except BaseException:
         if _is_at(path, file):
@@ -292,7 +278,7 @@ def _write_header(path: str, file: int, header: bytes) -> Recorder | None:
 
 def _beside(path: str) -> str:
     stem, suffix = os.path.splitext(path)
-    return f"{stem}-{secrets.token_hex(4)}{suffix}"
+    return f"{stem}-{os.urandom(4).hex()}{suffix}"
 
 
 def _make_room(path: str) -> bool:
@@ -325,7 +311,7 @@ def _make_room(path: str) -> bool:
 
 
 def _may_be_replaced(path: str, file: int) -> bool:
-    if read_at(file, 0, len(MAGIC)) != MAGIC:
+    if private_files.read_at(file, 0, len(MAGIC)) != MAGIC:
         raise RecordingError(f"{path} is there, is no recording, and is not overwritten")
     try:
         header = read_header(file, path)

@@ -38,7 +38,6 @@ from sysmetrics_native.recording_file import (
     RecordingError,
     Row,
     RowFormat,
-    read_at,
     read_header,
     read_state,
     write_state,
@@ -239,7 +238,9 @@ class Recording:
         step = max(1, _BYTES_AT_ONCE // record_bytes)
         for slot in range(begin, end, step):
             count = min(step, end - slot) * record_bytes
-            chunk = read_at(self._file, self._data_offset + slot * record_bytes, count)
+            chunk = private_files.read_at(
+                self._file, self._data_offset + slot * record_bytes, count
+            )
             yield slot, memoryview(chunk)[: len(chunk) // record_bytes * record_bytes]
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:

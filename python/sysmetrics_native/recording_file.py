@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sysmetrics_native import catalog, settings
+from sysmetrics_native import catalog, private_files, settings
 from sysmetrics_native.backends.fold import RowTime
 from sysmetrics_native.private_files import Writer
 from sysmetrics_native.window import SeriesInfo
@@ -315,7 +315,7 @@ def read_header(file: int, path: str) -> Header:
         OSError: the file cannot be read.
         RecordingError: it is no recording, a damaged one, or one of a newer version.
     """
-    start = read_at(file, 0, _PREAMBLE.size)
+    start = private_files.read_at(file, 0, _PREAMBLE.size)
     if not start.startswith(MAGIC):
         raise RecordingError(
             f"{path} is not a recording: name a file that the option `recorder` made"
@@ -354,7 +354,7 @@ def _check_format(path: str, version: int, byte_order: int) -> None:
 
 
 def _read_description(file: int, path: str, length: int, crc: int) -> Description:
-    text = read_at(file, _PREAMBLE.size, length)
+    text = private_files.read_at(file, _PREAMBLE.size, length)
     if len(text) < length or zlib.crc32(text) != crc:
         raise _damaged(path, "its description has a wrong checksum")
     try:
@@ -373,7 +373,7 @@ def read_state(file: int, path: str) -> int:
     Raises:
         RecordingError: nothing that there is.
     """
-    data = read_at(file, _STATE_OFFSET, _STATE.size)
+    data = private_files.read_at(file, _STATE_OFFSET, _STATE.size)
     state = int.from_bytes(data, sys.byteorder)
     if len(data) < _STATE.size or state not in _STATES:
         raise _damaged(path, "its state is none that there is")
@@ -382,7 +382,7 @@ def read_state(file: int, path: str) -> int:
 
 def write_state(file: int, state: int) -> None:
     """Say what has become of a recording."""
-    write_at(file, _STATE_OFFSET, _STATE.pack(state))
+    private_files.write_at(file, _STATE_OFFSET, _STATE.pack(state))
 
 
 # ---- rows ---------------------------------------------------------------------------------------
@@ -463,7 +463,7 @@ class RowWriter:
         offset = self._data_offset + sequence % self._capacity * len(record)
         rows, errors, last_error = self.recorded
         try:
-            write_at(self._file, offset, record)
+            private_files.write_at(self._file, offset, record)
         except OSError as error:
             self.recorded = Recorded(rows, errors + 1, error.errno or errno.EIO)
         else:
@@ -472,25 +472,3 @@ class RowWriter:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._file)
-
-
-# ---- files --------------------------------------------------------------------------------------
-
-
-def read_at(file: int, offset: int, count: int) -> bytes:
-    """Read so many bytes, or as many as there are."""
-    if hasattr(os, "pread"):
-        return os.pread(file, count, offset)
-    os.lseek(file, offset, os.SEEK_SET)
-    return os.read(file, count)
-
-
-def write_at(file: int, offset: int, data: bytes) -> None:
-    """Write all of it, or raise an `OSError`."""
-    if hasattr(os, "pwrite"):
-        written = os.pwrite(file, data, offset)
-    else:
-        os.lseek(file, offset, os.SEEK_SET)
-        written = os.write(file, data)
-    if written != len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

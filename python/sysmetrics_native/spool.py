@@ -154,7 +154,7 @@ def _lines(file: int, offset: int) -> Iterator[tuple[int, bytes]]:
     """Every complete line from an offset on, and the offset behind it."""
     rest = b""
     while True:
-        chunk = private_files.read_at(file, _CHUNK_BYTES, offset + len(rest))
+        chunk = private_files.read_at(file, offset + len(rest), _CHUNK_BYTES)
         if not chunk:
             return
         *lines, rest = (rest + chunk).split(b"\n")
@@ -251,7 +251,7 @@ class Spool:
         if self._size + len(line) > MAX_BYTES:
             raise OSError(errno.EFBIG, f"the spool has reached its limit of {MAX_BYTES >> 20} MiB")
         try:
-            private_files.write_at(self._file, line, self._size)
+            private_files.write_at(self._file, self._size, line)
         except OSError:
             os.ftruncate(self._file, self._size)
             raise
@@ -347,7 +347,7 @@ class SpoolFile:
     def _append(self, content: Mapping[str, Any]) -> None:
         # A line that was cut short by a kill is overwritten.
         line = _line(content)
-        private_files.write_at(self._file, line, self._end)
+        private_files.write_at(self._file, self._end, line)
         self._end += len(line)
 
     def remove(self) -> None:

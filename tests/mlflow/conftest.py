@@ -25,7 +25,7 @@ _QUIET = {
 }
 os.environ.update(_QUIET)  # before MLflow is imported, which looks at some only then
 
-_OUR_THREADS = {"SystemMetricsMonitor", "SystemMetricsDelivery"}
+_OUR_THREADS = {"SystemMetricsMonitor", "SystemMetricsDelivery", "SystemMetricsTermination"}
 
 
 def pytest_pycollect_makemodule() -> None:

@@ -62,6 +62,11 @@ class Program:
             )
 
     @property
+    def pid(self) -> int:
+        """Of its process, and of the group."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What it has printed so far."""
         return self._output.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import time
 
 from mlflow.tracking import MlflowClient
 
+from sysmetrics_native.backends import is_native_built
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, Logged
 from tests.mlflow.proxy import Proxy
@@ -22,40 +23,41 @@ IN_A_RUN = """
 import sys, time
 import mlflow
 
-run = mlflow.start_run(log_system_metrics=True)
-print(run.info.run_id, flush=True)
-time.sleep(0.7)
-print("end", time.time(), flush=True)
+with mlflow.start_run(log_system_metrics=True) as run:
+    print(run.info.run_id, flush=True)
+    time.sleep(0.7)
+    print("end", time.time(), flush=True)
+    {last_line}
 """
 
+SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 ENDINGS = {
-    "the end of the script": ("", 0),
-    "an exception": ("raise RuntimeError('as the test says')", 1),
-    "sys.exit": ("sys.exit(3)", 3),
-    "SIGTERM": ("time.sleep(60)", -signal.SIGTERM),
+    "the end of the script": ("pass", 0, "FINISHED"),
+    "an exception": ("raise RuntimeError('as the test says')", 1, "FAILED"),
+    "sys.exit": ("sys.exit(3)", 3, "FAILED"),
+    "SIGINT": ("time.sleep(60)", -signal.SIGINT, "FAILED"),
+    "SIGTERM": ("time.sleep(60)", -signal.SIGTERM, "RUNNING"),
 }
 
 
 def test_every_way_to_end_a_process(start_program: Programs, database: str) -> None:
     programs = {
-        ending: start_program(IN_A_RUN + last_line, **SHORT_WINDOWS)
-        for ending, (last_line, _) in ENDINGS.items()
+        ending: start_program(IN_A_RUN.format(last_line=last_line), **SHORT_WINDOWS)
+        for ending, (last_line, _, _) in ENDINGS.items()
     }
     for ending, program in programs.items():
         program.wait_for_output("end")
-        if ending == "SIGTERM":
-            program.send(signal.SIGTERM)
-            asked = time.monotonic()
-            outcome = program.outcome()
-            assert time.monotonic() - asked < 2
-        else:
-            outcome = program.outcome()
-        assert outcome.status == ENDINGS[ending][1], (ending, outcome)
+        if ending in SIGNALS:
+            program.send(SIGNALS[ending])
+        outcome = program.outcome()
+        _, status, run_status = ENDINGS[ending]
+        assert outcome.status == status, (ending, outcome)
         assert "were not logged" not in outcome.errors
         logged = Logged(outcome.output.split()[0], database)
+        assert MlflowClient(database).get_run(logged.run_id).info.status == run_status, ending
         assert logged.metrics() == DEFAULT_KEYS, ending
         windows = logged.windows()
-        if ending != "SIGTERM":
+        if ending != "SIGTERM" or is_native_built():
             said = float(outcome.output.split()[-1]) - 0.001  # milliseconds are rounded
             assert logged.ends()[-1] >= said, f"{ending}: the window that was open is missing"
             assert windows >= 3, ending

@@ -71,7 +71,8 @@ class NativeBackend:
             raise ValueError(_text(error))
         # Freed with the last reference, so not under a thread that is still inside a call.
         self._handle = ffi.gc(out[0], lib.smn_sampler_destroy)
-        self._lifecycle = threading.Lock()
+        # A signal handler of the program may stop a sampler that the same thread is stopping.
+        self._lifecycle = threading.RLock()
         self._pid = os.getpid()
         self.layout = RowLayout(
             lib.smn_sampler_columns(self._handle), tuple(self._describe_series())
