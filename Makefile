@@ -4,7 +4,7 @@ PYTHON ?= python3
 VERSIONS := 3.10 3.11 3.12 3.13
 
 # The lower bounds of pyproject.toml. MLflow 2.9 imports pkg_resources, which newer setuptools no longer has.
-OLDEST := mlflow==2.9.2 psutil==5.9.0 tenacity==8.2.0 cffi==1.15.0 click==8.0.0 platformdirs==3.0.0 rich==12.0.0 \
+OLDEST := mlflow==2.9.2 psutil==5.9.0 tenacity==8.2.0 cffi==1.15.0 click==8.0.0 platformdirs==3.0.0 rich==13.0.0 \
 	'setuptools<80'
 
 LINUX := $(filter Linux,$(shell uname -s))
@@ -46,7 +46,7 @@ lint: check-python .venv/.lint ## Looks for mistakes and for code that is not fo
 	@echo clang-format --dry-run
 	@find csrc tests benchmarks -name '*.[ch]' | xargs $(BIN)/clang-format --dry-run -Werror
 
-types: check .venv/.lint .venv/.bench .venv/.test .venv/.package ## Checks the types with mypy
+types: check .venv/.lint .venv/.test .venv/.package ## Checks the types with mypy
 	$(BIN)/mypy
 
 format: check-python .venv/.lint ## Formats the Python and the C code
@@ -54,7 +54,7 @@ format: check-python .venv/.lint ## Formats the Python and the C code
 	$(BIN)/ruff format
 	@find csrc tests benchmarks -name '*.[ch]' | xargs $(BIN)/clang-format -i
 
-bench: check .venv/.bench .venv/.demo .venv/.package ## Runs the benchmarks; ARGS=... is passed on
+bench: check .venv/.demo .venv/.package ## Runs the benchmarks; ARGS=... is passed on
 	$(BIN)/python -m benchmarks $(ARGS)
 
 wheel: check dist/.native ## Builds the wheel with the C core: one for all Pythons from 3.10
@@ -108,7 +108,7 @@ endif
 	@touch $@
 
 # One stamp for each dependency group of pyproject.toml.
-$(addprefix .venv/.,bench c demo lint test): .venv/.%: pyproject.toml .venv/.pip
+$(addprefix .venv/.,c demo lint test): .venv/.%: pyproject.toml .venv/.pip
 	@echo "make: installing the dependency group $*"
 	@$(PIP) install --group $*
 	@touch $@

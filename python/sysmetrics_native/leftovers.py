@@ -7,6 +7,7 @@ killed, from which its windows are made once more.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -203,6 +204,9 @@ def _files(path: str, suffix: str) -> Iterator[str]:
 
 def _open(path: str, suffix: str) -> Leftover | None:
     """The leftover in a file; `None` if the server has all that is in it, or is not to have it."""
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        return None  # its process was killed before it wrote a word
     if suffix == SPOOL_SUFFIX:
         return SpoolLeftover(path)
     # What a file says decides where requests go, and with whose credentials.

@@ -79,6 +79,12 @@ def recover(*arguments: str | Path) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def assert_recovers(*arguments: str | Path) -> None:
+    """All that is left is sent."""
+    outcome = recover(*arguments)
+    assert outcome.status == 0, "\n".join(re.sub("  +", "  ", text) for text in outcome[1:])
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """The folder of spools and recordings, of programs too."""
@@ -87,6 +93,12 @@ def state(tmp_path: Path) -> Path:
 
 def leftovers(state: Path, kind: str) -> list[Path]:
     return sorted(state.rglob(f"*.{kind}"))
+
+
+def wait_for_spool(state: Path) -> None:
+    """Wait until what waited in memory is written down."""
+    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    time.sleep(0.3)
 
 
 def wait_for_more(logged: Logged, windows: int, what: str) -> None:
@@ -171,7 +183,7 @@ def test_os_exit(start_program: Programs, database: str, state: Path) -> None:
     )
     outcome = program.outcome()
     assert outcome.status == 5
-    assert recover().status == 0
+    assert_recovers()
     ends = assert_whole(Logged(run_id, database))
     assert float(outcome.output.split()[-1]) - ends[-1] < 2 * INTERVAL_SECONDS + 0.05
     with Recording(leftovers(state, "smnrec")[0]) as recording:
@@ -264,7 +276,7 @@ def test_a_kill_in_an_outage(
     run_id = MlflowClient(server.uri).create_run("0").info.run_id
     program = cut_off(start_program, proxy, server, RUN=run_id, SYSMETRICS_NATIVE_RECORDER=recorder)
     OUTAGES[outage](proxy)
-    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    wait_for_spool(state)
     time.sleep(5 * WINDOW_SECONDS)
     killed = kill(program)
     if outage != "hangs":  # there the command waits as long as MLflow allows
@@ -275,7 +287,7 @@ def test_a_kill_in_an_outage(
     outcome = recover("--dry-run")
     assert outcome.status == 0
     assert "to be sent" in outcome.result_of(run_id)
-    assert recover().status == 0
+    assert_recovers()
     ends = assert_whole(Logged(run_id, server.uri))
     # Without the recorder the window that was open is lost, and nothing else.
     slack = WINDOW_SECONDS if recorder == "off" else INTERVAL_SECONDS
@@ -294,11 +306,11 @@ def test_a_kill_before_the_server_was_ever_reached(
     program = start_program(
         MONITORS, RUN=run_id, RESUME="1", MLFLOW_TRACKING_URI=proxy.uri, **SETTINGS
     )
-    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    wait_for_spool(state)
     time.sleep(3 * WINDOW_SECONDS)
     kill(program)
     proxy.work()
-    assert recover("--run-id", run_id).status == 0
+    assert_recovers("--run-id", run_id)
     assert_whole(Logged(run_id, server.uri), first_step=42)
 
 
@@ -312,10 +324,10 @@ def test_an_answer_that_was_lost_before_the_kill(
     proxy.lose_answers(only="log-batch")
     before = len(logged.steps())
     wait_until(lambda: len(logged.steps()) > before, "windows whose answer was lost")
-    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    wait_for_spool(state)
     kill(program)
     proxy.work()
-    assert recover().status == 0
+    assert_recovers()
     assert_whole(logged)
 
 
@@ -362,7 +374,7 @@ def test_a_run_that_goes_on_is_left_alone(
     run_id = MlflowClient(server.uri).create_run("0").info.run_id
     program = cut_off(start_program, proxy, server, RUN=run_id, SYSMETRICS_NATIVE_RECORDER="on")
     proxy.fail(503)
-    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    wait_for_spool(state)
     outcome = recover()
     assert outcome.status == 0
     assert outcome.result_of(run_id).count("left alone") == 2
@@ -370,7 +382,7 @@ def test_a_run_that_goes_on_is_left_alone(
     proxy.work()
     wait_until(lambda: not leftovers(state, "smnspool"), "the spool's end")
     kill(program)
-    assert recover().status == 0
+    assert_recovers()
     assert_whole(Logged(run_id, server.uri))
 
 
@@ -409,6 +421,8 @@ def test_files_that_are_refused_keep_nobody_from_the_rest(
     run_id = str(MlflowClient(server.uri).create_run("0").info.run_id)
     spool_of(state, run_id, server.uri, 3)
     (state / "recordings").mkdir(mode=0o700)
+    (state / "spool" / "empty.smnspool").touch()
+    (state / "recordings" / "empty.smnrec").touch()
     (state / "spool" / "garbage.smnspool").write_bytes(os.urandom(5000))
     (state / "recordings" / "garbage.smnrec").write_bytes(os.urandom(100_000))
     secret = tmp_path / "secret"
@@ -419,6 +433,7 @@ def test_files_that_are_refused_keep_nobody_from_the_rest(
     outcome = recover()
     assert outcome.status == 1
     assert outcome.output.count("refused: ") == 5
+    assert "empty" not in outcome.output, "killed before it wrote anything: there is nothing in it"
     assert Logged(run_id, server.uri).steps("a") == [0, 1, 2]
     assert "Traceback" not in outcome.errors
     assert secret.read_text() == "precious"
@@ -475,11 +490,11 @@ def test_nothing_is_twice_where_answers_are_lost_and_the_store_appends(
         before = len(logged.steps())
         wait_for_more(logged, before, "the next window")
     proxy.lose_answers(only="log-batch")
-    wait_until(lambda: leftovers(state, "smnspool"), "the spool")
+    wait_for_spool(state)
     time.sleep(0.5)
     kill(program)
     proxy.work()
-    assert recover().status == 0
+    assert_recovers()
     assert_whole(logged)
     proxy.close()
 
@@ -502,7 +517,7 @@ def test_a_run_that_was_killed_and_resumed_before_anybody_recovered_it(
     assert second.outcome().status == 0
     assert "were not logged in full" in second.outcome().errors, "the stale recording is named"
     assert path.name in second.outcome().errors
-    assert recover().status == 0
+    assert_recovers()
     with Recording(path) as recording:
         expected = {round(window.end * 1000) for window in recording.windows()}
     timestamps = [entry.timestamp for entry in logged.history()]
