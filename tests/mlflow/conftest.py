@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -155,12 +156,14 @@ class Programs:
         self._folder = folder
         self._database = database
         self._programs: list[Program] = []
+        self._numbers = itertools.count()  # several threads may start programs
 
     def __call__(self, source: str, *switches: str, **variables: str) -> Program:
-        folder = self._folder / f"program-{len(self._programs)}"
+        folder = self._folder / f"program-{next(self._numbers)}"
         settings = {"MLFLOW_TRACKING_URI": self._database, **variables}
-        self._programs.append(Program(source, folder, settings, switches))
-        return self._programs[-1]
+        program = Program(source, folder, settings, switches)
+        self._programs.append(program)
+        return program
 
     def kill(self) -> None:
         """End what is left of them."""
