@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import tracemalloc
 import zlib
 from itertools import islice
 from pathlib import Path
@@ -135,27 +134,6 @@ def test_a_disk_that_is_full_leaves_no_half_line(path: str) -> None:
     assert left.unsent == count + 1
     assert left.damaged_lines == 0
     left.close()
-
-
-def test_a_day_of_windows_takes_no_memory(path: str) -> None:
-    """86,400 windows of MLflow's eight metrics go through it, and are read in small batches."""
-    metrics = {f"system/metric_number_{i}_megabytes": i * 1.7 for i in range(8)}
-    kept = Spool(path, ORIGIN)
-    tracemalloc.start()
-    for number in range(86_400):
-        kept.append(WaitingWindow(number, 1764000000000 + 1000 * number, metrics))
-    read = 0
-    while len(kept):
-        batch = list(islice(kept.unsent(), 125))
-        assert [one.number for one in batch] == list(range(read, read + len(batch)))
-        assert all(one.metrics == metrics for one in batch)
-        read += len(batch)
-        kept.mark_sent(read)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert read == 86_400
-    assert peak < 2_000_000
-    assert Path(path).stat().st_size < spool.MAX_BYTES / 5
 
 
 # ---- afterwards ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.mlflow.logged import Logged
 from tests.mlflow.proxy import Proxy
 from tests.mlflow.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 BEFORE_SECONDS = 15.0
 OUTAGE_SECONDS = 60.0
