@@ -1,13 +1,19 @@
 """`make demo`: trains a small model under MLflow and shows which system metrics it got.
 
 The store is the embedded SQLite file, so no server is needed. Sampling is at 100 Hz, in windows of
-one second, by nothing but MLflow's own switches.
+one second, by nothing but MLflow's own switches. Then a second training is killed with SIGKILL, and
+`sysmetrics-native recover` sends what it could not.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -17,7 +23,18 @@ from rich.table import Table
 from examples.train_digits import train
 
 STORE = Path("build/demo/mlflow.db")
+STATE = Path("build/demo/state")
 SECONDS = 10.0
+SECONDS_TO_LIVE = 3.5
+
+SETTINGS = {
+    "MLFLOW_TRACKING_URI": f"sqlite:///{STORE.absolute()}",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.01",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "100",
+    "SYSMETRICS_NATIVE_RECORDER": "on",
+    "SYSMETRICS_NATIVE_SPOOL_DIR": str(STATE.absolute()),
+}
 
 
 class LastMessage(logging.Handler):
@@ -58,6 +75,25 @@ def table_of(run_id: str) -> Table:
     return table
 
 
+def kill_a_training() -> None:
+    """Start one in a process of its own, and kill it as the kernel does when memory runs out."""
+    program = [sys.executable, "-c", "from examples.train_digits import train; train(60)"]
+    training = subprocess.Popen(
+        program, env=os.environ | SETTINGS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list(STATE.rglob("*.smnrec")):  # until its run has begun
+        time.sleep(0.1)
+    time.sleep(SECONDS_TO_LIVE)
+    training.kill()
+    training.wait()
+
+
+def recover() -> None:
+    """What a user types."""
+    command = Path(sys.executable).with_name("sysmetrics-native")
+    subprocess.run([command, "recover"], env=os.environ | SETTINGS, check=True)
+
+
 def main() -> None:
     """Run the demo in the current folder."""
     STORE.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +103,12 @@ def main() -> None:
     run_id, summary = run_training()
     console.print(table_of(run_id))
     console.print(summary, soft_wrap=True, highlight=False)
+    if hasattr(signal, "SIGKILL"):
+        console.print("\nAnother training, with the flight recorder on, is killed with SIGKILL …")
+        shutil.rmtree(STATE, ignore_errors=True)
+        kill_a_training()
+        console.print("$ sysmetrics-native recover", highlight=False)
+        recover()
     command = f".venv/bin/mlflow ui --backend-store-uri sqlite:///{STORE}"
     console.print(f"Look at it: {command}", soft_wrap=True, highlight=False)
 

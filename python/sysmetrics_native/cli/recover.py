@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 import click
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -22,7 +21,7 @@ from sysmetrics_native.tracking import connect
 Show = Callable[[Leftover], recovery.Report]
 """Opens the progress bar of a file."""
 
-_WIDE_ENOUGH = 400
+_WIDE_ENOUGH = 1000
 
 
 class _Row(NamedTuple):
@@ -157,22 +156,36 @@ def _progress() -> Iterator[Show]:
 
 
 def _print(rows: list[_Row]) -> None:
-    is_terminal = sys.stdout.isatty()
-    table = Table(box=box.HEAVY_HEAD if is_terminal else None, pad_edge=is_terminal)
+    if sys.stdout.isatty():
+        Console(markup=False, highlight=False).print(_table_for_people(rows))
+    else:
+        Console(width=_WIDE_ENOUGH, markup=False, highlight=False).print(_columns(rows))
+
+
+def _table_for_people(rows: list[_Row]) -> Table:
+    """What fits on a terminal of 80 columns: the details of a run stand below one another."""
+    table = Table(show_lines=True)
     table.add_column("run", no_wrap=True)
     table.add_column("windows", justify="right", no_wrap=True)
-    for heading in ("from", "to"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("how it ended", "result", "file"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("what became of it", overflow="fold")
     for row in rows:
         count, first, last = _span(row.plan)
-        table.add_row(row.run_id, count, first, last, row.ending, row.result, row.path)
-    # Elsewhere nothing is folded and no lines are drawn: programs read it, too.
-    Console(width=None if is_terminal else _WIDE_ENOUGH, markup=False, highlight=False).print(table)
+        details = (f"{first} to {last}" if first else "", row.ending, row.result, row.path)
+        table.add_row(row.run_id, count, "\n".join(filter(None, details)))
+    return table
+
+
+def _columns(rows: list[_Row]) -> Table:
+    """One line a file, without lines and folds: for programs, and for logs."""
+    headings = ("run", "windows", "from", "to", "how it ended", "result", "file")
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.run_id, *_span(row.plan), row.ending, row.result, row.path)
+    return table
 
 
 def _span(plan: recovery.Plan | None) -> tuple[str, str, str]:
+    """How many windows, from when, to when."""
     if plan is None:
         return "?", "", ""
     if plan.windows == 0:
