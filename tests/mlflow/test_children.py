@@ -34,7 +34,7 @@ def create_run(server: Server) -> Logged:
 FORKS = 200
 
 FORKING = """
-import atexit, gc, json, os, signal, sys, threading, time
+import atexit, gc, json, os, signal, sys, threading, time, weakref
 from sysmetrics_native import SystemMetricsMonitor, catalog, delivery
 
 delivery.LINGER_SECONDS = 0.0  # so that a request is always on its way
@@ -75,10 +75,16 @@ def fork_again():
     use_what_is_inherited()
     assert status_of(use_what_is_inherited, None) == 0
 
+def leave_connections_alone():
+    # At the exit urllib3 takes the lock of its pool, which is held for a moment in each request:
+    # a child forked from a program in which any thread makes requests may find it so.
+    atexit.unregister(weakref.finalize._exitfunc)
+
 def status_of(work, end):
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
+        leave_connections_alone()
         status = 1
         try:
             work()
@@ -106,6 +112,8 @@ for thread in threads:
     thread.join()
 pid = os.fork()
 if pid == 0:
+    signal.alarm(20)
+    leave_connections_alone()
     use_what_is_inherited()
     sys.exit(3)  # the whole way out of the interpreter
 statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
