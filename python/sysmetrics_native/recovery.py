@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from sysmetrics_native.leftovers import Leftover, LeftoverWindow
+from sysmetrics_native.redaction import without_secrets
 from sysmetrics_native.run_log import RunDeletedError, RunLog
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     Entry,
     Tracking,
+    absolute_uri,
     connect,
     is_permanent,
 )
@@ -50,6 +52,23 @@ class Plan(NamedTuple):
             for key, value in window.metrics.items()
             if window.number > self.arrived.get(key, -1)
         ]
+
+
+def connect_for(leftover: Leftover, tracking_uri: str | None) -> Tracking:
+    """The server that a leftover is to be sent to.
+
+    Args:
+        leftover: says which server it was.
+        tracking_uri: says otherwise. Without it the one that is set in MLflow now is taken if it is
+            the same but for what files do not say: a user name, a password, a token.
+    """
+    if tracking_uri is None:
+        import mlflow
+
+        current = str(mlflow.get_tracking_uri())
+        is_same = without_secrets(absolute_uri(current)) == leftover.tracking_uri
+        tracking_uri = current if is_same else leftover.tracking_uri
+    return connect(tracking_uri)
 
 
 def make_plan(leftover: Leftover, tracking: Tracking) -> Plan:
@@ -168,7 +187,7 @@ def recover(leftover: Leftover, tracking_uri: str | None, report: Report) -> Pla
     first: Plan | None = None
     for attempt in retrying:
         with attempt:
-            tracking = connect(tracking_uri or leftover.tracking_uri)
+            tracking = connect_for(leftover, tracking_uri)
             plan = make_plan(leftover, tracking)
             first = first or plan
             send(leftover, tracking, plan, report)

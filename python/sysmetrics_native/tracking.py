@@ -205,8 +205,9 @@ def connect(tracking_uri: str) -> Tracking:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri)
-    store = client._tracking_client.store
-    # Not one of its children: Databricks' has ways of its own.
-    if type(store) is RestStore:
-        return _RestTracking(client, store.get_host_creds)
+    if tracking_uri.startswith(("http://", "https://")):
+        store = client._tracking_client.store
+        # Not one of its children, and not that of a plugin: those have ways of their own.
+        if type(store) is RestStore:
+            return _RestTracking(client, store.get_host_creds)
     return Tracking(client)

@@ -9,7 +9,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -97,6 +97,7 @@ class Proxy:
         address = urlsplit(server_uri)
         self._server = (str(address.hostname), int(address.port or 80))
         self.requests: list[Request] = []
+        self.headers: list[Mapping[str, str]] = []
         self._served: list[Request] = []
         self._act: Callable[[_Exchange], None] = self._forward
         self._only = ""
@@ -175,6 +176,7 @@ class Proxy:
     def take(self, exchange: _Exchange) -> None:
         """Deal with a request."""
         self.requests.append(exchange.request_taken)
+        self.headers.append(dict(exchange.headers))
         act = self._act if self._only in exchange.path else self._forward
         act(exchange)
 

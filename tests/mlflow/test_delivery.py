@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from sysmetrics_native import delivery
 from sysmetrics_native.delivery import Delivery
-from sysmetrics_native.tracking import Entry, RunState, Tracking
+from sysmetrics_native.tracking import Entry, RunState, Tracking, connect
 from tests.mlflow.logged import Logged
 from tests.support import wait_until
 
@@ -60,6 +60,24 @@ def test_metrics_that_mlflow_refuses_harm_no_other(uses_database: str, warnings:
     assert logged.values("good") == [float(n) for n in range(20)]
     assert len(warnings) == 4, "one for each key; a value that is no number is just absent"
     assert all("does not take the metric" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_ours"),
+    [
+        ("http://127.0.0.1:1", True),
+        ("https://ann:word@127.0.0.1:1/base", True),
+        ("databricks", False),
+        ("databricks://profile", False),
+        ("sqlite:///{folder}/mlflow.db", False),
+    ],
+)
+def test_only_plain_servers_get_requests_that_are_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, is_ours: bool
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", "https://127.0.0.1:1")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "no-such-token")
+    assert (type(connect(uri.format(folder=tmp_path))) is not Tracking) == is_ours
 
 
 class Day(Tracking):

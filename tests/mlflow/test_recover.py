@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import os
@@ -437,6 +438,19 @@ def test_files_that_are_refused_keep_nobody_from_the_rest(
     assert Logged(run_id, server.uri).steps("a") == [0, 1, 2]
     assert "Traceback" not in outcome.errors
     assert secret.read_text() == "precious"
+
+
+def test_a_password_comes_from_mlflows_own_setting(
+    server: Server, proxy: Proxy, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = str(MlflowClient(server.uri).create_run("0").info.run_id)
+    spool_of(state, run_id, proxy.uri, 3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("://", "://ann:word@"))
+    assert_recovers()
+    assert {header.get("Authorization") for header in proxy.headers} == {
+        "Basic " + base64.b64encode(b"ann:word").decode()
+    }
+    assert Logged(run_id, server.uri).steps("a") == [0, 1, 2]
 
 
 def test_wrong_usage_is_said_in_one_line(tmp_path: Path) -> None:

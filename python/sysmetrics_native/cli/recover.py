@@ -16,7 +16,6 @@ from rich.table import Table
 from sysmetrics_native import recovery, settings
 from sysmetrics_native.leftovers import Leftover, Unreadable, find_leftovers
 from sysmetrics_native.redaction import error_text
-from sysmetrics_native.tracking import connect
 
 Show = Callable[[Leftover], recovery.Report]
 """Opens the progress bar of a file."""
@@ -119,7 +118,7 @@ def _send(leftover: Leftover, tracking_uri: str | None, show: Show) -> _Row:
 
 
 def _plan(leftover: Leftover, tracking_uri: str | None, _: Show) -> _Row:
-    plan = recovery.make_plan(leftover, connect(tracking_uri or leftover.tracking_uri))
+    plan = recovery.make_plan(leftover, recovery.connect_for(leftover, tracking_uri))
     return _row(leftover, plan, "to be sent" if plan.windows else "is there already")
 
 
