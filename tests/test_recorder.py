@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sysmetrics_native
@@ -144,13 +145,12 @@ def test_a_ratio_by_its_quantum(tree: ProcfsTree, tmp_path):
 
 
 def test_a_source_that_is_read_less_often_is_absent_between(make_sampler, tmp_path):
-    numpy: Any = pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     sampler = make_sampler(interval=0.01, samples_per_window=1000, recorder=tmp_path)
     run_a_while(sampler, 30)
     with Recording(path_of(sampler)) as recording:
         rows = recording.rows
         (column,) = (s.numerator for s in recording.series if s.key == "disk_usage_percentage")
-    present = ~numpy.isnan(rows["columns"][:, column])
+    present = ~np.isnan(rows["columns"][:, column])
     assert present[0]
     assert present[-1]
     assert present.sum() < len(rows) / 2
@@ -700,7 +700,6 @@ def test_the_last_rows_before_a_kill_are_there(nursery):
 @on_posix
 def test_readers_beside_a_writer_see_whole_rows_in_order(backend, tmp_path):
     """At 1 kHz, of a ring that begins again four times a second."""
-    numpy: Any = pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     newest = []
     with sampling_process(backend, tmp_path, megabytes=0.1) as (_, path):
         deadline = time.monotonic() + 2
@@ -714,7 +713,7 @@ def test_readers_beside_a_writer_see_whole_rows_in_order(backend, tmp_path):
                 windows = list(recording.windows())
             for sequences in (rows["sequence"].tolist(), [row.sequence for row in replayed]):
                 assert sequences == sorted(set(sequences))
-            assert (numpy.diff(rows["monotonic_ns"].astype(numpy.int64)) > 0).all()
+            assert (np.diff(rows["monotonic_ns"].astype(np.int64)) > 0).all()
             ends = [window.end for window in windows]
             assert ends == sorted(ends)
             if len(rows):
@@ -741,7 +740,6 @@ WRITES = """
 @pytest.mark.parametrize("capacity", [5, 64, 8192])
 def test_no_row_that_is_read_beside_a_writer_is_of_two(tmp_path, capacity):
     """A writer that never rests, and rows that are recognised by any part of them."""
-    pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     path = tmp_path / "a.smnrec"
     write_recording(path, [], capacity=capacity, state=0)
     command = [sys.executable, "-c", textwrap.dedent(WRITES), str(path), str(capacity)]

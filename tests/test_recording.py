@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
@@ -41,11 +42,6 @@ from tests.recordings import (
 from tests.support import open_files, run_python
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
-
-
-@pytest.fixture
-def np() -> Any:
-    return pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
 
 
 @pytest.fixture
@@ -232,7 +228,7 @@ def test_rows_want_numpy_and_say_so_and_windows_do_not(path):
 @pytest.mark.parametrize("capacity", [8192, 64, 50])
 @pytest.mark.parametrize("count", [1, 49, 64, 8191, 8192, 8193, 20000])
 @pytest.mark.parametrize("state", [0, 1])
-def test_rows_are_what_was_written_in_its_order(np, path, capacity, count, state):
+def test_rows_are_what_was_written_in_its_order(path, capacity, count, state):
     """Of 64 rows the ring ends at no page, of 8192 it does; the next slot of a live one is out."""
     rows = make_rows(count)
     write_recording(path, rows, capacity=capacity, state=state)
@@ -251,7 +247,7 @@ def test_rows_are_what_was_written_in_its_order(np, path, capacity, count, state
     assert bool(Recording.is_intact(array).all())
 
 
-def test_no_rows_are_an_empty_array(np, path):
+def test_no_rows_are_an_empty_array(path):
     write_recording(path, [])
     with Recording(path) as recording:
         assert len(recording.rows) == 0
@@ -260,7 +256,7 @@ def test_no_rows_are_an_empty_array(np, path):
 
 @on_posix
 @pytest.mark.parametrize("count", [100, 8192, 8200, 20000])
-def test_rows_are_the_file_itself(np, path, count):
+def test_rows_are_the_file_itself(path, count):
     """Also where the ring has begun again: what changes in the file changes in the array."""
     write_recording(path, make_rows(count), capacity=8192)
     with Recording(path) as recording:
@@ -285,7 +281,7 @@ def test_rows_are_the_file_itself(np, path, count):
         array.flags.writeable = True
 
 
-def test_a_slice_of_rows_keeps_them_mapped(np, path):
+def test_a_slice_of_rows_keeps_them_mapped(path):
     write_recording(path, make_rows(9000), capacity=8192)
     with Recording(path) as recording:
         ticks = recording.rows["tick"][::100]
@@ -293,7 +289,7 @@ def test_a_slice_of_rows_keeps_them_mapped(np, path):
     assert (np.diff(ticks.astype(np.int64)) > 0).all()
 
 
-def test_damaged_rows_are_left_out(np, path):
+def test_damaged_rows_are_left_out(path):
     rows = make_rows(50)
     write_recording(path, rows)
     for slot, left in ((0, rows[1:]), (49, rows[1:49])):  # at the edges the array stays the file
@@ -308,7 +304,7 @@ def test_damaged_rows_are_left_out(np, path):
         assert recording.rows.flags.owndata
 
 
-def test_a_hole_is_no_row_and_no_damage(np, path):
+def test_a_hole_is_no_row_and_no_damage(path):
     """A disk that was full for a while leaves one."""
     rows = make_rows(50)
     write_recording(path, rows)
@@ -318,7 +314,7 @@ def test_a_hole_is_no_row_and_no_damage(np, path):
         assert recording.damaged_rows == 0
 
 
-def test_a_file_that_ends_within_a_row(np, path):
+def test_a_file_that_ends_within_a_row(path):
     rows = make_rows(50)
     write_recording(path, rows)
     for bytes_left in (RECORD_BYTES - 1, 1):
@@ -328,7 +324,7 @@ def test_a_file_that_ends_within_a_row(np, path):
             assert recording.damaged_rows == 0
 
 
-def test_a_whole_row_in_a_place_that_is_not_its_own_is_damage(np, path):
+def test_a_whole_row_in_a_place_that_is_not_its_own_is_damage(path):
     """As a copy with a hole in it has them."""
     rows = make_rows(50)
     write_recording(path, rows)
@@ -339,7 +335,7 @@ def test_a_whole_row_in_a_place_that_is_not_its_own_is_damage(np, path):
         assert recording.damaged_rows == 30
 
 
-def test_a_ring_whose_end_was_never_written(np, path):
+def test_a_ring_whose_end_was_never_written(path):
     """The disk was full, then it was not: the newest rows are at the beginning again."""
     rows = make_rows(20)
     write_recording(path, rows, capacity=16)
@@ -491,7 +487,7 @@ def test_sizes_that_a_file_only_claims_take_no_memory(path):
     assert peak < 1 << 20
 
 
-def test_a_row_from_the_far_future_takes_no_time(np, path):
+def test_a_row_from_the_far_future_takes_no_time(path):
     """Whole, but of a number that its ring, which the file does not fill, cannot have come to."""
     far = (1 << 63) + 2
     write_recording(path, make_rows(5), capacity=1 << 40)
@@ -515,7 +511,7 @@ def test_a_row_from_the_far_future_takes_no_time(np, path):
 )
 @example([(DATA_OFFSET + 4 * 8 + 7, 0x80), (DATA_OFFSET + 5 * 8 + 7, 0x80)], False)
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_flipped_bits_are_refused_or_found(np, tmp_path, flips, in_header):
+def test_flipped_bits_are_refused_or_found(tmp_path, flips, in_header):
     """Whatever is damaged, every row that is handed out is one that was written."""
     path = tmp_path / "a.smnrec"
     rows = make_rows(90)

@@ -43,7 +43,6 @@ def run_reader(path: Path, more: str = "") -> str:
 
 @pytest.mark.parametrize(("count", "capacity"), [(50, 64), (64, 64), (65, 64), (300, 64)])
 def test_the_reader_of_the_page_reads_what_ours_reads(tmp_path, count, capacity):
-    pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     path = tmp_path / "a.smnrec"
     write_recording(path, make_rows(count), capacity=capacity)
     damage_row(path, 7)
@@ -58,7 +57,6 @@ def test_the_reader_of_the_page_reads_what_ours_reads(tmp_path, count, capacity)
 
 
 def test_it_reads_what_a_sampler_wrote(backend, tmp_path):
-    pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     with Sampler(interval=0.01, backend=backend, recorder=tmp_path) as sampler:
         window = sampler.next_window(timeout=30)
     assert window is not None
@@ -70,7 +68,6 @@ def test_it_reads_what_a_sampler_wrote(backend, tmp_path):
 
 
 def test_it_refuses_a_newer_version(tmp_path):
-    pytest.importorskip("numpy", reason="the tests without MLflow run without NumPy")
     path = tmp_path / "a.smnrec"
     write_recording(path, make_rows(3))
     overwrite(path, 8, b"\x09")
