@@ -98,6 +98,7 @@ class Delivery:
         self.recorded_uri = without_secrets(absolute_uri(self._tracking_uri))
         """The same for files, which others may see, and which may be read from another folder."""
         self._spool_dir = spool_dir
+        self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
         self._linger = LINGER_SECONDS if window_seconds < LINGER_SECONDS else 0.0
         shortest, longest = STATUS_CHECK_SECONDS
@@ -193,13 +194,18 @@ class Delivery:
     def _is_exiting(self) -> bool:
         return self._is_over or self._exit_deadline is not None
 
+    def _find_place(self) -> tuple[str, Writer]:
+        """The folder of a spool, and who writes there. Imports what tells; see `_serve`."""
+        self._place = spool_folder(self._spool_dir), Writer.this_process()
+        return self._place
+
     def _make_spool(self) -> Spool:
-        folder = spool_folder(self._spool_dir)
+        folder, writer = self._place or self._find_place()
         origin = Origin(
             self._run_id,
             self.recorded_uri,
             self._first_step,
-            Writer.this_process(),
+            writer,
             time.time(),
             self._surroundings,
         )
@@ -222,6 +228,7 @@ class Delivery:
         self._leave_the_rest()
 
     def _serve(self) -> None:
+        self._find_place()  # not at the exit of the interpreter, where to import may fail
         tracking = self._request(partial(connect, self._tracking_uri))
         log = RunLog(tracking, self._run_id, self._first_step)
         next_check = time.monotonic() + self._check_seconds
