@@ -387,11 +387,6 @@ static void test_the_end_of_a_watch(void)
 
 /* ---- children of the watched process ------------------------------------ */
 
-static void idles(void)
-{
-    sleep_for_ever();
-}
-
 static void is_told(void)
 {
     send_sigterm();
@@ -416,8 +411,10 @@ static int status_of_terminated(void)
 {
     pid_t pid = fork();
     REQUIRE(pid >= 0);
-    if (pid == 0)
-        idles();
+    if (pid == 0) {
+        alarm(PATIENCE_SECONDS);
+        sleep_for_ever();
+    }
     DEMAND(kill(pid, SIGTERM) == 0);
     int status = 0;
     DEMAND(waitpid(pid, &status, 0) == pid);
