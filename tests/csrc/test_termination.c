@@ -393,6 +393,14 @@ static void is_told(void)
     sleep_for_ever();
 }
 
+/* Timers are not inherited, but their ids begin anew: this one has that of the parent's. */
+static void is_told_with_a_timer_of_its_own(void)
+{
+    timer_t timer;
+    REQUIRE(timer_create(CLOCK_MONOTONIC, NULL, &timer) == 0);
+    is_told();
+}
+
 static void uninstalls(void)
 {
     DEMAND(smn_termination_uninstall() == -ECHILD);
@@ -429,6 +437,7 @@ static void has_children(void)
         DEMAND(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
     }
     CHECK_DEATH(is_told, SIGTERM);
+    CHECK_DEATH(is_told_with_a_timer_of_its_own, SIGTERM);
     CHECK_EXIT(uninstalls, EXIT_SUCCESS);
     CHECK_DEATH(watches_by_itself, SIGTERM);
     send_sigterm(); /* none of which is the parent's end */
