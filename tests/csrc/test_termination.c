@@ -387,15 +387,18 @@ static void test_the_end_of_a_watch(void)
 
 /* ---- children of the watched process ------------------------------------ */
 
-static void idles(void)
-{
-    sleep_for_ever();
-}
-
 static void is_told(void)
 {
     send_sigterm();
     sleep_for_ever();
+}
+
+/* Timers are not inherited, but their ids begin anew: this one has that of the parent's. */
+static void is_told_with_a_timer_of_its_own(void)
+{
+    timer_t timer;
+    REQUIRE(timer_create(CLOCK_MONOTONIC, NULL, &timer) == 0);
+    is_told();
 }
 
 static void uninstalls(void)
@@ -416,8 +419,10 @@ static int status_of_terminated(void)
 {
     pid_t pid = fork();
     REQUIRE(pid >= 0);
-    if (pid == 0)
-        idles();
+    if (pid == 0) {
+        alarm(PATIENCE_SECONDS);
+        sleep_for_ever();
+    }
     DEMAND(kill(pid, SIGTERM) == 0);
     int status = 0;
     DEMAND(waitpid(pid, &status, 0) == pid);
@@ -432,6 +437,7 @@ static void has_children(void)
         DEMAND(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
     }
     CHECK_DEATH(is_told, SIGTERM);
+    CHECK_DEATH(is_told_with_a_timer_of_its_own, SIGTERM);
     CHECK_EXIT(uninstalls, EXIT_SUCCESS);
     CHECK_DEATH(watches_by_itself, SIGTERM);
     send_sigterm(); /* none of which is the parent's end */
