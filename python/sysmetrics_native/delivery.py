@@ -6,6 +6,7 @@ sent wait in the `Backlog`, and are tried again with growing, random pauses.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from sysmetrics_native.private_files import Writer, new_name
 from sysmetrics_native.redaction import error_text, without_secrets
 from sysmetrics_native.run_log import RunDeletedError, RunLog
 from sysmetrics_native.spool import SUFFIX, Origin, Spool, WaitingWindow, spool_folder
+from sysmetrics_native.threads import Thread
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     REFUSED_USER,
@@ -29,6 +31,7 @@ from sysmetrics_native.tracking import (
     connect,
     error_code,
     is_permanent,
+    load_modules,
 )
 
 _logger = logging.getLogger("sysmetrics_native")
@@ -111,7 +114,7 @@ class Delivery:
         self._asking_since = math.inf  # when the request began that is under way
         self._windows_put = 0  # of the thread that puts
         self._backlog = Backlog(self._make_spool, run_id)
-        self._thread = threading.Thread(target=self._run, name="SystemMetricsDelivery", daemon=True)
+        self._thread = Thread("SystemMetricsDelivery", self._run)
         # Guards what follows. Never held while something else is waited for: a request, the disk.
         self._changed = threading.Condition()
         self._logged = 0
@@ -127,6 +130,11 @@ class Delivery:
 
     def start(self) -> None:
         """Start the thread."""
+        # Here and not there: a child that is forked while another thread imports a module waits for
+        # ever when it imports it, too. Nor may anything be imported at the interpreter's exit.
+        importlib.import_module("tenacity")
+        load_modules()
+        self._find_place()
         self._thread.start()
 
     def put(self, timestamp_ms: int, metrics: Mapping[str, float]) -> None:
@@ -195,7 +203,7 @@ class Delivery:
         return self._is_over or self._exit_deadline is not None
 
     def _find_place(self) -> tuple[str, Writer]:
-        """The folder of a spool, and who writes there. Imports what tells; see `_serve`."""
+        """The folder of a spool, and who writes there."""
         self._place = spool_folder(self._spool_dir), Writer.this_process()
         return self._place
 
@@ -228,7 +236,6 @@ class Delivery:
         self._leave_the_rest()
 
     def _serve(self) -> None:
-        self._find_place()  # not at the exit of the interpreter, where to import may fail
         tracking = self._request(partial(connect, self._tracking_uri))
         log = RunLog(tracking, self._run_id, self._first_step)
         next_check = time.monotonic() + self._check_seconds
@@ -292,8 +299,7 @@ class Delivery:
         Raises:
             _RunOverError: it failed for good, or time is over.
         """
-        # Imported here: a Sampler alone must not pay for it.
-        import tenacity
+        import tenacity  # not above: a Sampler alone must not pay for it
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: not _is_final(error)),

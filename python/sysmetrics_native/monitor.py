@@ -12,12 +12,13 @@ from sysmetrics_native import catalog, settings, termination
 from sysmetrics_native.delivery import Counts, Delivery, recover_command
 from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
+from sysmetrics_native.threads import Thread
 
 _logger = logging.getLogger("sysmetrics_native")
 
 THREAD_NAME = "SystemMetricsMonitor"
 
-_LOCAL_PATIENCE_SECONDS = 0.5
+_LOCAL_PATIENCE_SECONDS = 0.5  # less than the grace of `termination`, which bounds it all
 
 
 class SystemMetricsMonitor:
@@ -103,7 +104,7 @@ class SystemMetricsMonitor:
             termination.watch(self.finish, self._shutdown_timeout)
             self._sampler.start()
             self._delivery.start()
-            thread = threading.Thread(target=self._drain, name=THREAD_NAME, daemon=True)
+            thread = Thread(THREAD_NAME, self._drain)
             thread.start()
         except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
             _logger.warning("Failed to start monitoring system metrics: %s", error)

@@ -8,9 +8,11 @@ batch again after a failure that may well have been a success, and for minutes. 
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ SYSTEM_PREFIX = "system/"
 
 _REQUEST_TIMEOUT_SECONDS = 30.0
 """Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
+_MODULES = (
+    "mlflow.entities",
+    "mlflow.environment_variables",
+    "mlflow.store.tracking.rest_store",
+    "mlflow.utils.rest_utils",
+    "mlflow.utils.validation",
+)
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
 
@@ -197,6 +206,14 @@ class _RestTracking(Tracking):
             **arguments,
         )
         return verify_rest_response(response, endpoint).json()
+
+
+def load_modules() -> None:
+    """Import what requests need of MLflow, which is not to be imported while they are made."""
+    importlib.import_module("mlflow.tracking")
+    for name in _MODULES:
+        with suppress(ImportError):  # of another MLflow, which keeps it elsewhere
+            importlib.import_module(name)
 
 
 def connect(tracking_uri: str) -> Tracking:

@@ -93,3 +93,45 @@ def test_a_server_that_hangs_holds_up_the_exit_no_longer_than_the_option(
     assert time.monotonic() - float(outcome.output) < TIMEOUT_SECONDS + 1.5
     assert outcome.status == 0
     assert f"did not take them within {TIMEOUT_SECONDS:g} s" in outcome.errors
+
+
+IMPORTS_NOTHING = """
+import sys, threading, time
+import mlflow
+
+mlflow.set_experiment("a request of the program, as every program makes some")
+late = []
+
+def watch(event, arguments):
+    if event == "import" and arguments[0] not in sys.modules and armed:
+        late.append([threading.current_thread().name, arguments[0]])
+
+armed = False
+sys.addaudithook(watch)
+run = mlflow.start_run(log_system_metrics=True)
+armed = True
+time.sleep(0.6)
+print(run.info.run_id, flush=True)
+time.sleep(1)
+mlflow.end_run()
+print([one for one in late if one[1] in sys.modules])  # not what MLflow only looks for
+"""
+
+
+def test_nothing_is_imported_while_it_runs_or_at_its_end(
+    start_program: Programs, proxy: Proxy, server: Server
+) -> None:
+    """A child that is forked meanwhile would wait for ever when it imports the same module."""
+    program = start_program(
+        IMPORTS_NOTHING,
+        MLFLOW_TRACKING_URI=proxy.uri,
+        SYSMETRICS_NATIVE_SHUTDOWN_TIMEOUT="0.5",
+        SYSMETRICS_NATIVE_RECORDER="on",
+        **SHORT_WINDOWS,
+    )
+    program.wait_for_output("\n")
+    proxy.fail(503, only="log-batch")
+    outcome = program.outcome()
+    assert outcome.status == 0
+    assert "were not logged" in outcome.errors, "the way through the disk was taken, too"
+    assert outcome.output.splitlines()[-1] == "[]"

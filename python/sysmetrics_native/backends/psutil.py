@@ -18,6 +18,7 @@ from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, R
 from sysmetrics_native.backends.psutil_sources import SOURCES, Source
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
+from sysmetrics_native.threads import Thread
 from sysmetrics_native.window import SeriesInfo, Window
 
 _WINDOWS_KEPT = 64
@@ -124,9 +125,7 @@ class PsutilBackend:
         readings = self._read(0, everything=True)
         self._open = OpenWindow.first(self._specs, start, readings, self._samples_per_window)
         # Known before it starts: Ctrl-C may come in between, and stop() must still find it.
-        self._thread = threading.Thread(
-            target=self._run, args=(start, readings), name="smn-host", daemon=True
-        )
+        self._thread = Thread("smn-host", self._run, (start, readings))
         try:
             self._thread.start()
         except RuntimeError as error:
