@@ -131,17 +131,15 @@ def lock(file: int) -> bool:
     too, when this process closes *any* descriptor of the file. Where there are no such locks
     (Windows) it is ours at once.
     """
-    try:
-        import fcntl
-    except ImportError:
+    return _try_lock(file, "LOCK_EX")
+
+
+def is_locked(file: int) -> bool:
+    """Whether another process has locked the file; not for a file that this one has locked."""
+    if not _try_lock(file, "LOCK_SH"):
         return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks: the name is unique, that must do
-        return True
-    return True
+    unlock(file)
+    return False
 
 
 def unlock(file: int) -> None:
@@ -150,6 +148,20 @@ def unlock(file: int) -> None:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_UN)
+
+
+def _try_lock(file: int, kind: str) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.lockf(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks: that names are unique must do
+        return True
+    return True
 
 
 def read_at(file: int, offset: int, count: int) -> bytes:
@@ -173,22 +185,6 @@ def write_at(file: int, offset: int, data: bytes) -> None:
             os.lseek(file, offset, os.SEEK_SET)
             written = os.write(file, data)
         data, offset = data[written:], offset + written
-
-
-def is_locked(file: int) -> bool:
-    """Whether another process has locked the file; not for a file that this one has locked."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:  # a file system without locks
-        return False
-    fcntl.lockf(file, fcntl.LOCK_UN)
-    return False
 
 
 # ---- who writes a file --------------------------------------------------------------------------
