@@ -161,7 +161,8 @@ class Delivery:
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._is_done, self._seconds_before_writing_down())
+            if self._thread.is_alive():
+                self._changed.wait_for(lambda: self._is_done, self._seconds_before_writing_down())
         if self._is_exiting():
             self._leave_the_rest()
         elif self._backlog:
