@@ -135,19 +135,19 @@ def _origin(content: Any, path: str) -> Origin:
             int(content["writer"]["pid"]),
             float(content["writer"]["started"]),
         )
-        first_step = content["first_step"]
-        if first_step is not None and not _is_count(first_step):
-            raise SpoolError(f"{path} has an impossible first step: {first_step!r}")
-        return Origin(
+        origin = Origin(
             str(content["run_id"]),
             str(content["tracking_uri"]),
-            first_step,
+            content["first_step"],
             writer,
             float(content["created"]),
             dict(content["surroundings"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SpoolError(f"{path} does not say whose windows it holds: {error!r}") from None
+    if origin.first_step is not None and not _is_count(origin.first_step):
+        raise SpoolError(f"{path} has an impossible first step: {origin.first_step!r}")
+    return origin
 
 
 def _lines(file: int, offset: int) -> Iterator[tuple[int, bytes]]:
