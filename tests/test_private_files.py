@@ -65,6 +65,15 @@ def test_the_default_is_in_the_users_own_state(monkeypatch: pytest.MonkeyPatch) 
     assert private_files.state_folder("/elsewhere") == "/elsewhere"
 
 
+def test_a_user_without_a_home_gets_no_folder_in_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnsafeFileError, match="set the option spool_dir"):
+        private_files.make_folder("~/.local/state/sysmetrics-native")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- files --------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,8 @@ def make_folder(path: str) -> None:
         OSError: it cannot be made.
         UnsafeFileError: it is a link, or others own it or can write to it.
     """
+    if not os.path.isabs(path):  # "~/.local/…", of a user whom the system does not know
+        raise UnsafeFileError(f"this user has no home folder for {path}: set the option spool_dir")
     os.makedirs(path, mode=0o700, exist_ok=True)
     check_folder(path)
 
