@@ -539,6 +539,7 @@ def test_a_run_that_was_killed_and_resumed_before_anybody_recovered_it(
     assert len(timestamps) == len(set(timestamps))
 
 
+@pytest.mark.native  # which fills the ring within seconds
 def test_time_that_the_recording_has_lost_is_said(
     server: Server, state: Path, tmp_path: Path
 ) -> None:
