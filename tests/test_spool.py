@@ -56,6 +56,13 @@ def test_windows_come_back_in_order_and_as_they_were(path: str) -> None:
     assert len(kept) == 3
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_takes_no_other_with_it(path: str, value: float) -> None:
+    kept = Spool(path, ORIGIN)
+    kept.append(window(0, a=value, b=1.0))
+    assert [one.metrics for one in kept.unsent()] == [{"b": 1.0}]
+
+
 def test_what_was_sent_does_not_come_back(path: str) -> None:
     kept = Spool(path, ORIGIN)
     for number in range(5):

@@ -26,7 +26,7 @@ from sysmetrics_native.spool import SUFFIX, Origin, Spool, WaitingWindow, spool_
 from sysmetrics_native.threads import Thread
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
-    REFUSED_USER,
+    NO_SUCH_RUN,
     absolute_uri,
     connect,
     error_code,
@@ -349,13 +349,13 @@ class Delivery:
 
     def _take_refusal(self, error: BaseException) -> None:
         consequence = ""
-        if error_code(error) in REFUSED_USER:  # another day, or somebody else, may be allowed to
+        if isinstance(error, RunDeletedError) or error_code(error) == NO_SUCH_RUN:
+            self._discards = True
+            self._backlog.clear()
+        else:  # with other credentials, or behind a proxy that is mended, it may be taken
             self._backlog.keep_on_disk()
             consequence = " What was not logged is kept; once it may be logged, send it with: "
             consequence += recover_command(self.counts().path)
-        else:
-            self._discards = True
-            self._backlog.clear()
         self.was_refused = True
         _logger.warning(
             "Stopped monitoring system metrics of run %s: %s.%s",

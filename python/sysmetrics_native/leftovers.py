@@ -108,7 +108,7 @@ class RecordingLeftover:
     """The rows of a process, folded into windows as it would have done."""
 
     def __init__(self, recording: Recording) -> None:
-        assert recording.run is not None  # open_leftover() has looked
+        assert recording.run is not None  # _open() has looked
         self._recording = recording
         self._run = recording.run
         self.path = recording.path
@@ -176,30 +176,29 @@ def find_leftovers(path: str | None, spool_dir: str | None) -> Iterator[Leftover
     """
     if path is not None and not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist")
-    folders = (
-        [path] if path is not None else [spool_folder(spool_dir), recordings_folder(spool_dir)]
-    )
-    for suffix in (SPOOL_SUFFIX, RECORDING_SUFFIX):
-        for file in (file for folder in folders for file in _files(folder, suffix)):
-            try:
-                leftover = _open(file, suffix)
-            except (OSError, SpoolError, RecordingError) as error:
-                yield Unreadable(file, getattr(error, "strerror", None) or str(error))
-                continue
-            if leftover is not None:
-                yield leftover
+    for file, suffix in _files(path, spool_dir):
+        try:
+            leftover = _open(file, suffix)
+        except (OSError, SpoolError, RecordingError) as error:
+            yield Unreadable(file, getattr(error, "strerror", None) or str(error))
+            continue
+        if leftover is not None:
+            yield leftover
 
 
-def _files(path: str, suffix: str) -> Iterator[str]:
-    """The files of one kind in a folder and its folders, by their names, which sort by time."""
-    if not os.path.isdir(path):
-        if path.endswith(suffix):
-            yield path
+def _files(path: str | None, spool_dir: str | None) -> Iterator[tuple[str, str]]:
+    """Each file and the suffix of its kind; in folders by their names, which sort by time."""
+    if path is not None and not os.path.isdir(path):
+        # A recording has the name that the user has given it.
+        yield path, SPOOL_SUFFIX if path.endswith(SPOOL_SUFFIX) else RECORDING_SUFFIX
         return
-    for folder, _, names in os.walk(path):
-        for name in sorted(names):
-            if name.endswith(suffix):
-                yield os.path.join(folder, name)
+    folders = [spool_folder(spool_dir), recordings_folder(spool_dir)] if path is None else [path]
+    for suffix in (SPOOL_SUFFIX, RECORDING_SUFFIX):
+        for top in folders:
+            for folder, _, names in os.walk(top):
+                for name in sorted(names):
+                    if name.endswith(suffix):
+                        yield os.path.join(folder, name), suffix
 
 
 def _open(path: str, suffix: str) -> Leftover | None:

@@ -206,7 +206,8 @@ class Spool:
             {
                 "window": window.number,
                 "timestamp_ms": window.timestamp_ms,
-                "metrics": dict(window.metrics),
+                # What is no number has no place in JSON, nor in MLflow.
+                "metrics": {k: v for k, v in window.metrics.items() if math.isfinite(v)},
             }
         )
         self._unsent += 1
@@ -270,7 +271,6 @@ class SpoolFile:
         first_step: the step of window 0, or `None` where only the server can tell.
         sent: windows, counted from the first of the run, that the server has for sure.
         unsent: how many others it holds.
-        first_timestamp_ms, last_timestamp_ms: ends of the first and the last of them.
         ended: when its monitor ended, in Unix seconds; `None` if it was killed.
         reason: why the monitor could not send them; empty if it was killed.
         damaged_lines: lines that are not as they were written, and are left out.
@@ -303,12 +303,7 @@ class SpoolFile:
         self._end = self._start
         for self._end, line in lines:
             self._take_mark(_content(line))
-        self.unsent = 0
-        self.first_timestamp_ms = self.last_timestamp_ms = 0
-        for window in self.windows():
-            self.first_timestamp_ms = self.first_timestamp_ms or window.timestamp_ms
-            self.last_timestamp_ms = window.timestamp_ms
-            self.unsent += 1
+        self.unsent = sum(1 for _ in self.windows())
 
     def _take_mark(self, content: Any) -> None:
         if not isinstance(content, dict):

@@ -42,13 +42,15 @@ _NAMES_OF_SERVERS = ("databricks", "databricks-uc", "uc")
 
 REFUSED_CONTENT = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE"})
 """Error codes for what was sent, or for a run that takes nothing."""
-REFUSED_USER = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
-"""Error codes for who sent it: another day, with other credentials, it may be taken."""
-_PERMANENT = (
-    REFUSED_CONTENT
-    | REFUSED_USER
-    | {"ENDPOINT_NOT_FOUND", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
-)
+NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
+"""Error code of MLflow itself for a run that it does not know."""
+_PERMANENT = REFUSED_CONTENT | {
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_STATE",
+    NO_SUCH_RUN,
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+}
 
 
 class Entry(NamedTuple):

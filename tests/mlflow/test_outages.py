@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -216,7 +217,9 @@ REFUSALS: dict[str, Break] = {
 
 
 @pytest.mark.parametrize("break_it", REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_stops_monitoring_with_one_warning(run: Monitored, break_it: Break) -> None:
+def test_a_refusal_stops_monitoring_with_one_warning(
+    run: Monitored, break_it: Break, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     run.monitor.start()
     run.wait_for_batches(1)
     break_it(run.proxy)
@@ -227,6 +230,10 @@ def test_a_refusal_stops_monitoring_with_one_warning(run: Monitored, break_it: B
     (warning,) = run.warnings
     assert warning.startswith(f"Stopped monitoring system metrics of run {run.run_id}: ")
     assert len(run.proxy.requests) == refused
+    # Only MLflow's own word that there is no such run is reason to throw its windows away.
+    is_gone = request.node.callspec.id == "404"
+    assert (list((tmp_path / "state").rglob("*.smnspool")) == []) == is_gone
+    assert ("sysmetrics-native recover" in warning) != is_gone
 
 
 def _nobody_monitors() -> bool:

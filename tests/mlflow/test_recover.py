@@ -547,7 +547,7 @@ def test_time_that_the_recording_has_lost_is_said(
     run_id = str(MlflowClient(server.uri).create_run("0").info.run_id)
     run = RecordedRun(run_id, server.uri, "system/", ("mean",), 0)
     sampler = Sampler(
-        0.001, 10, backend="native", recorder=tmp_path / "small.smnrec", recorder_megabytes=0.1,
+        0.001, 10, backend="native", recorder=tmp_path / "a.name-of-mine", recorder_megabytes=0.1,
         recorded_run=run,
     )  # fmt: skip
     with sampler:
@@ -561,7 +561,7 @@ def test_time_that_the_recording_has_lost_is_said(
         timestamp=round(first.end * 1000),
         step=0,
     )
-    outcome = recover(tmp_path / "small.smnrec")
+    outcome = recover(tmp_path / "a.name-of-mine")
     assert outcome.status == 0, outcome
     lost = re.search(r"; ([\d.]+) s before it are in no file", outcome.output)
     assert lost is not None, outcome.output
