@@ -65,7 +65,7 @@ def test_cpu_of_one_window(make_sampler, busy):
         assert mean is not None
         assert abs(mean - percentage(before, after)) < 1.5
         least = 100.0 * min(1.0, busy / (os.cpu_count() or 1))
-        assert mean > 0.8 * least
+        assert mean >= 0.8 * least  # a machine with nothing to do reads 0.0
 
     with busy_processes(busy):
         retry(4, check)
