@@ -16,10 +16,14 @@ enum {
 };
 
 enum {
-    SMN_ERROR_TEXT_BYTES = 256
+    SMN_ERROR_TEXT_BYTES = 256,
+    SMN_GPU_TEXT_BYTES = 96,
+    SMN_GPU_OUTCOME_BYTES = 192,
+    SMN_GPU_MESSAGE_BYTES = 320
 };
 
 typedef struct smn_sampler smn_sampler;
+typedef struct smn_gpus smn_gpus;
 
 typedef struct {
     uint64_t interval_ns;        /* base tick */
@@ -28,6 +32,7 @@ typedef struct {
     const char *sysfs_path;      /* root of sysfs, normally "/sys" */
     const char *sources;         /* names separated by commas */
     const char *disk_paths;      /* mount points, one a line; the first has the plain keys */
+    smn_gpus *gpus; /* for the sources that read them, which it must outlive; or NULL */
 } smn_options;
 
 typedef struct {
@@ -130,6 +135,62 @@ int smn_sampler_next_window(smn_sampler *sampler, int64_t timeout_ns, int percen
 int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters);
 int smn_sampler_sources(const smn_sampler *sampler);
 int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_stats *stats);
+
+/*
+ * The GPUs of this machine, on a thread of their own, `smn-gpu`: a call of a
+ * driver library may take seconds, and then nothing but the GPUs' own readings
+ * waits for it.
+ */
+
+/* What became of looking for one library; for people. */
+typedef struct {
+    char library[SMN_GPU_TEXT_BYTES];         /* as it was found, or as it was looked for */
+    char outcome[SMN_GPU_OUTCOME_BYTES];      /* "2 devices", or why there are none */
+    char library_version[SMN_GPU_TEXT_BYTES]; /* "" where it is not known */
+    char driver_version[SMN_GPU_TEXT_BYTES];
+} smn_gpu_attempt;
+
+/* Texts are empty, and the number is NaN, where the driver does not tell. */
+typedef struct {
+    int index; /* the driver's */
+    char uuid[SMN_GPU_TEXT_BYTES];
+    char pci_id[SMN_GPU_TEXT_BYTES];
+    char name[SMN_GPU_TEXT_BYTES];
+    double memory_bytes;
+    int instances; /* MIG devices; an index without one counts, too */
+} smn_gpu_info;
+
+/*
+ * Starts the thread and looks for devices: at most patience_ns long, then the
+ * driver may go on, but there are none. `sysfs_path` as in smn_options;
+ * `sources` as there: what is not among them is not read. 0, -EAGAIN, -ENOMEM.
+ */
+int smn_gpus_open(const char *sysfs_path, const char *sources, int64_t patience_ns,
+                  smn_gpus **gpus);
+
+/* Lets go of them; the thread ends when no sampler needs it and no call of a driver lasts. */
+void smn_gpus_close(smn_gpus *gpus);
+
+/* "NVIDIA" or "AMD"; NULL where there is no device. */
+const char *smn_gpus_vendor(const smn_gpus *gpus);
+
+/* What was looked for, in that order: 0, or -EINVAL behind the last. */
+int smn_gpus_attempt(const smn_gpus *gpus, int place, smn_gpu_attempt *attempt);
+
+/* The devices, in the driver's order: 0, or -EINVAL behind the last. */
+int smn_gpus_device(const smn_gpus *gpus, int place, smn_gpu_info *info);
+
+/* The UUID of one MIG device: 0, or -EINVAL; "" where the driver has none of this index. */
+int smn_gpus_instance(const smn_gpus *gpus, int place, int instance, char *uuid);
+
+/* For between open and the sampler's create: drops a device, or one of its MIG devices (≥ 0). */
+int smn_gpus_drop(smn_gpus *gpus, int place, int instance);
+
+/*
+ * Takes the oldest thing that is worth a line in the log, of SMN_GPU_MESSAGE_BYTES:
+ * 1, or 0 when there is none. There are a few a device, however long it runs.
+ */
+int smn_gpus_next_message(smn_gpus *gpus, char *message);
 
 /*
  * SIGTERM, for the process as a whole. Where its default disposition is in
