@@ -10,8 +10,7 @@ enum {
     MOST_MESSAGES = 6 /* of one device, however long it runs */
 };
 
-static const uint64_t NS_PER_SECOND = 1000000000;
-static const uint64_t RETRY_LOST_NS = 30 * UINT64_C(1000000000);
+static const uint64_t RETRY_LIBRARY_NS = 1000000000;
 static const double MOST_WATTS = 20000.0;
 
 static uint64_t now_ns(void)
@@ -47,7 +46,7 @@ static void take_success(smn_gpu_device *device)
 static void take_loss(smn_gpu_device *device, const char *function, int error)
 {
     bool library_is_gone = error == -ENOTCONN;
-    device->retry_ns = now_ns() + (library_is_gone ? NS_PER_SECOND : RETRY_LOST_NS);
+    device->retry_ns = now_ns() + (library_is_gone ? RETRY_LIBRARY_NS : device->retry_lost_ns);
     if (!device->is_lost)
         say(device, function,
             library_is_gone ? "the driver library was shut down by another part of this program; "

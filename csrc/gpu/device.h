@@ -73,6 +73,7 @@ typedef struct {
     bool has[SMN_GPU_READINGS];
     smn_gpu_messages *messages;
     smn_gpu_activity *activity;
+    uint64_t retry_lost_ns; /* how long a lost device is left alone */
 
     /* Constant once readings begin. */
     bool is_dropped;
@@ -108,7 +109,7 @@ typedef struct {
 /*
  * Asks who the device is and tries every call of the wanted groups once, to
  * learn what it has. -ENODEV when it cannot be used. Set before: driver, state,
- * index, messages, activity; the rest is zero.
+ * index, messages, activity, retry_lost_ns; the rest is zero.
  */
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted);
 

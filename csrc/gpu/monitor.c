@@ -14,7 +14,7 @@
 #include "../thread.h"
 
 enum {
-    MOST_ATTEMPTS = 4,
+    MOST_ATTEMPTS = 8,
     MOST_STALLS_SAID = 3
 };
 
@@ -23,6 +23,7 @@ static const char THREAD_NAME[] = "smn-gpu";
 static const uint64_t MS = 1000000;
 static const uint64_t NS_PER_SECOND = 1000000000;
 static const uint64_t STALL_NS = 2 * UINT64_C(1000000000); /* a call that lasts longer is said */
+static const uint64_t RETRY_LOST_NS = 30 * UINT64_C(1000000000);
 static const uint64_t CLOSE_PATIENCE_NS = 500 * UINT64_C(1000000);
 
 /* What the thread is asked to do, and what it has done: both only ever grow. */
@@ -82,13 +83,6 @@ struct smn_gpus {
     int stalls_said;
 };
 
-extern const smn_gpu_driver smn_gpu_nvml;
-
-const smn_gpu_driver *const smn_gpu_drivers[] = {&smn_gpu_nvml, NULL};
-
-_Static_assert(sizeof smn_gpu_drivers / sizeof *smn_gpu_drivers <= MOST_ATTEMPTS + 1,
-               "each driver has a place for its attempt");
-
 static uint64_t now_ns(void)
 {
     return smn_system_clock.monotonic_ns(NULL);
@@ -110,6 +104,7 @@ static void find_device(smn_gpus *gpus, int index)
     device->index = index;
     device->messages = &gpus->messages;
     device->activity = &gpus->activity;
+    device->retry_lost_ns = RETRY_LOST_NS;
     /* The energy counter, which the detail needs, is among the basic readings. */
     bool wanted[SMN_GPU_GROUPS];
     memcpy(wanted, gpus->is_asked_for, sizeof wanted);
@@ -144,7 +139,7 @@ static int try_driver(smn_gpus *gpus, const smn_gpu_driver *driver)
 
 static void find_devices(smn_gpus *gpus)
 {
-    for (int i = 0; smn_gpu_drivers[i] != NULL; i++) {
+    for (int i = 0; smn_gpu_drivers[i] != NULL && i < MOST_ATTEMPTS; i++) {
         if (try_driver(gpus, smn_gpu_drivers[i]) == 0)
             return;
     }
