@@ -279,14 +279,15 @@ def test_a_metric_and_a_tag_that_are_refused_at_once(
     assert len(caplog.records) == 2
 
 
-def test_a_failure_while_it_is_asked_what_is_refused_keeps_the_tags(
+def test_a_failure_while_it_is_asked_for_the_run_keeps_the_tags(
     store: AppendingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = RunLog(store, "run", 0, TAGS)
     store.bad_keys = {"system/gpu_0"}
-    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
-        patch.setattr(store, "run", lambda _: (_ for _ in ()).throw(ConnectionError("gone")))
-        log.send(windows(0, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "is_deleted", True)
+        with pytest.raises(RunDeletedError):
+            log.send(windows(0, 2))
     store.bad_keys = set()
     log.send(windows(0, 2))
     assert store.tags == TAGS

@@ -170,8 +170,8 @@ BAD_GPUS: list[Any] = [
 BAD_PATHS: list[Any] = ["", 1, b"x", "a\0b", True, []]
 RECORDER = "off, on, or a path"
 GPUS = (
-    "all, visible, none, or a list of indices from 0 to 63 and of UUIDs (GPU-…, MIG-…), or text with "
-    "commas between them"
+    "all, visible, none, or a list of indices from 0 to 63 and of UUIDs (GPU-…, MIG-…), or text "
+    "with commas between them"
 )
 MEGABYTES = "a number of megabytes from 0.1 to 65536"
 PATH = "a path"
@@ -555,6 +555,7 @@ def test_defaults_are_those_of_the_table():
         "sources": ("default",),
         "statistics": ("mean",),
         "disk_paths": (os.sep,),
+        "gpus": "all",
         "procfs_path": "/proc",
         "sysfs_path": "/sys",
         "recorder": False,

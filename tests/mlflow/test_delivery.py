@@ -88,7 +88,7 @@ class Day(Tracking):
         self.steps: list[int] = []
 
     def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
-        assert len(entries) <= 1000
+        assert len(entries) + len(tags) <= 1000
         if not self.is_back:
             raise ConnectionError(f"{run_id} cannot be reached")
         self.steps += [entry.step for entry in entries if entry.key == "system/metric_0"]
