@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sysmetrics_native import settings
 from sysmetrics_native.backends import SamplingOptions, choose_backend
+from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.window import SeriesInfo, Window
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class Sampler:
     def schema(self) -> tuple[SeriesInfo, ...]:
         """What each window holds: key, unit, source and kind of every series."""
         return self._backend.schema
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that are read, by their indices."""
+        return self._backend.gpus
 
     def start(self) -> None:
         """Take the first reading, which counters start from, and begin to sample.

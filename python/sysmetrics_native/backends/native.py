@@ -10,6 +10,7 @@ from typing import Any
 
 from sysmetrics_native._native import ffi, lib
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
+from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.window import Series, SeriesInfo, Window
@@ -46,6 +47,7 @@ class NativeBackend:
 
     name = "native"
     schema: tuple[SeriesInfo, ...]
+    gpus: tuple[Gpu, ...] = ()
 
     def __init__(self, options: SamplingOptions) -> None:
         strings = {
