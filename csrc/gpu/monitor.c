@@ -78,9 +78,8 @@ struct smn_gpus {
     group_counters counters[SMN_GPU_GROUPS];
     smn_gpu_messages messages;
 
-    /* Guarded by what keeps its callers apart: one thread logs. */
-    uint64_t said_stall_ns;
-    int stalls_said;
+    _Atomic uint64_t said_stall_ns; /* of those who take messages */
+    _Atomic int stalls_said;
 };
 
 static uint64_t now_ns(void)
@@ -505,13 +504,12 @@ void smn_gpus_group_stats(const smn_gpus *gpus, smn_gpu_group group, smn_source_
 static bool tells_of_stall(smn_gpus *gpus, char *message)
 {
     uint64_t since_ns = atomic_load(&gpus->activity.since_ns);
-    if (since_ns == 0 || since_ns == gpus->said_stall_ns || gpus->stalls_said == MOST_STALLS_SAID ||
-        now_ns() - since_ns < STALL_NS)
+    if (since_ns == 0 || now_ns() - since_ns < STALL_NS || gpus->stalls_said >= MOST_STALLS_SAID ||
+        atomic_exchange(&gpus->said_stall_ns, since_ns) == since_ns)
         return false;
     const char *function = atomic_load(&gpus->activity.function);
     int index = atomic_load(&gpus->activity.index);
-    gpus->said_stall_ns = since_ns;
-    gpus->stalls_said++;
+    atomic_fetch_add(&gpus->stalls_said, 1);
     snprintf(message, SMN_GPU_MESSAGE_BYTES,
              "GPU %d: %s has not returned for %d s; until it does, there are no values of GPUs",
              index, function, (int)(STALL_NS / NS_PER_SECOND));

@@ -68,6 +68,18 @@ class Inventory(NamedTuple):
     """By their indices."""
 
 
+def describe_inventory(inventory: Inventory) -> str:
+    """A sentence for the log: how many GPUs there are, or what was looked for in vain."""
+    if inventory.gpus:
+        found = inventory.attempts[-1]
+        version = f" {found.library_version}" if found.library_version else ""
+        count = len(inventory.gpus)
+        plural = "" if count == 1 else "s"
+        return f"{count} {inventory.vendor} GPU{plural} found by {found.library}{version}."
+    tried = "; ".join(f"{attempt.library}: {attempt.outcome}" for attempt in inventory.attempts)
+    return f"No GPU is read. Looked for: {tried}."
+
+
 class Selection(NamedTuple):
     """What is to be read."""
 

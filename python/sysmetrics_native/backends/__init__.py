@@ -30,8 +30,8 @@ class SamplingOptions(NamedTuple):
     sysfs_path: str
     spelling: Mapping[str, str]
     """What users set an option with: its own name, or an environment variable; for messages."""
-    gpus: Choice | None = None
-    """`None`: as `configure()` or the environment says."""
+    gpus: Choice
+    """Which GPUs are to be read."""
 
 
 class Backend(Protocol):
