@@ -55,17 +55,13 @@ static void take_loss(smn_gpu_device *device, const char *function, int error)
     device->is_lost = true;
 }
 
-static void take_failure(smn_gpu_device *device, int place, int error, smn_gpu_round *round)
+/* What one GPU's call does the others' do as well, as a rule: one line is for all. */
+static void say_once(smn_gpu_device *device, int place, const char *what)
 {
-    const smn_gpu_call *call = &device->driver->calls[place];
-    smn_gpu_call_state *state = &device->calls[place];
-    round->errors[call->group]++;
-    if (state->has_complained)
+    if (device->is_said[place])
         return;
-    state->has_complained = true;
-    say(device, call->function,
-        error == -ETIMEDOUT ? "it timed out; its values are left out where that happens"
-                            : "it failed; its values are left out where that happens");
+    device->is_said[place] = true;
+    say(device, device->driver->calls[place].function, what);
 }
 
 static void settle(smn_gpu_device *device, int place, int error, smn_gpu_round *round)
@@ -77,11 +73,12 @@ static void settle(smn_gpu_device *device, int place, int error, smn_gpu_round *
         take_success(device);
         break;
     case -ENOTSUP:
-        device->calls[place].is_made = false;
+        device->is_made[place] = false;
         break;
     case -EACCES:
-        device->calls[place].is_made = false;
-        say(device, call->function, "no permission, so its values are left out");
+        device->is_made[place] = false;
+        say_once(device, place,
+                 "no permission; where that is so its values are left out without a word");
         break;
     case -ENODEV:
     case -ENOTCONN:
@@ -89,7 +86,11 @@ static void settle(smn_gpu_device *device, int place, int error, smn_gpu_round *
         take_loss(device, call->function, error);
         break;
     default:
-        take_failure(device, place, error, round);
+        round->errors[call->group]++;
+        say_once(device, place,
+                 error == -ETIMEDOUT
+                     ? "it timed out; where that happens its values are left out without a word"
+                     : "it failed; where that happens its values are left out without a word");
     }
 }
 
@@ -299,7 +300,7 @@ void smn_gpu_device_read(smn_gpu_device *device, smn_gpu_round *round)
         return;
     for (int i = 0; i < device->driver->call_count; i++) {
         const smn_gpu_call *call = &device->driver->calls[i];
-        if (!device->calls[i].is_made || !round->is_due[call->pace])
+        if (!device->is_made[i] || !round->is_due[call->pace])
             continue;
         int error = make_call(device, i, round);
         refuse_nonsense(device, call, round);
@@ -317,15 +318,14 @@ static void try_call(smn_gpu_device *device, int place)
 {
     smn_gpu_round ignored = {0};
     const smn_gpu_call *call = &device->driver->calls[place];
-    device->calls[place].is_made = true;
+    device->is_made[place] = true;
     int error = make_call(device, place, &ignored);
     bool has_any = false;
     for (int r = call->first; r <= call->last; r++) {
-        device->has[r] = device->calls[place].is_made &&
-                         (error != 0 || !isnan(device->readings[r]));
+        device->has[r] = device->is_made[place] && (error != 0 || !isnan(device->readings[r]));
         has_any |= device->has[r];
     }
-    device->calls[place].is_made = has_any;
+    device->is_made[place] = has_any;
 }
 
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)

@@ -52,11 +52,6 @@ typedef struct {
     double total;
 } smn_gpu_meter;
 
-typedef struct {
-    bool is_made;        /* its group is wanted and the device has it */
-    bool has_complained; /* a failure was said */
-} smn_gpu_call_state;
-
 /* The call that is under way, for others to see that it does not return. */
 typedef struct {
     _Atomic uint64_t since_ns; /* 0: none */
@@ -73,6 +68,7 @@ typedef struct {
     bool has[SMN_GPU_READINGS];
     smn_gpu_messages *messages;
     smn_gpu_activity *activity;
+    bool *is_said;          /* [SMN_GPU_MOST_CALLS], of all devices: that a call failed */
     uint64_t retry_lost_ns; /* how long a lost device is left alone */
 
     /* Constant once readings begin. */
@@ -80,7 +76,7 @@ typedef struct {
     bool instance_is_dropped[SMN_GPU_MOST_INSTANCES];
 
     /* The GPU thread's. */
-    smn_gpu_call_state calls[SMN_GPU_MOST_CALLS];
+    bool is_made[SMN_GPU_MOST_CALLS]; /* the call's group is wanted and the device has it */
     double readings[SMN_GPU_READINGS];
     bool is_lost;
     uint64_t retry_ns;
@@ -109,7 +105,7 @@ typedef struct {
 /*
  * Asks who the device is and tries every call of the wanted groups once, to
  * learn what it has. -ENODEV when it cannot be used. Set before: driver, state,
- * index, messages, activity, retry_lost_ns; the rest is zero.
+ * index, messages, activity, is_said, retry_lost_ns; the rest is zero.
  */
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted);
 

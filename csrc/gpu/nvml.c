@@ -233,8 +233,10 @@ static int read_throttling(void *opaque, int index, double *readings)
                                           SMN_NVML_CLOCKS_HW_POWER_BRAKE_SLOWDOWN;
     nvml_state *state = opaque;
     unsigned long long reasons = 0;
-    int error = CALL(state, nvmlDeviceGetCurrentClocksThrottleReasons, state->devices[index].handle,
-                     &reasons);
+    smn_nvml_device handle = state->devices[index].handle;
+    int error = CALL(state, nvmlDeviceGetCurrentClocksEventReasons, handle, &reasons);
+    if (error == -ENOTSUP) /* its name until driver 535 */
+        error = CALL(state, nvmlDeviceGetCurrentClocksThrottleReasons, handle, &reasons);
     if (error == 0)
         readings[SMN_GPU_THROTTLED] = (reasons & throttling) != 0;
     return error;
@@ -602,7 +604,7 @@ static const smn_gpu_call calls[] = {
      SMN_GPU_SM_CLOCK},
     {"nvmlDeviceGetClockInfo of the memory", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_memory_clock,
      SMN_GPU_MEMORY_CLOCK, SMN_GPU_MEMORY_CLOCK},
-    {"nvmlDeviceGetCurrentClocksThrottleReasons", SMN_GPU_DETAIL, SMN_GPU_FAST, read_throttling,
+    {"nvmlDeviceGetCurrentClocksEventReasons", SMN_GPU_DETAIL, SMN_GPU_FAST, read_throttling,
      SMN_GPU_THROTTLED, SMN_GPU_THROTTLED},
     {"nvmlDeviceGetTotalEccErrors", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_ecc, SMN_GPU_ECC_ERRORS,
      SMN_GPU_ECC_ERRORS},

@@ -13,6 +13,7 @@ typedef struct {
     smn_gpu_device device;
     smn_gpu_messages messages;
     smn_gpu_activity activity;
+    bool is_said[SMN_GPU_MOST_CALLS];
     smn_gpu_round round; /* the last one */
     double basic[SMN_GPU_MAILBOX_VALUES];
     double detail[SMN_GPU_MAILBOX_VALUES];
@@ -28,6 +29,7 @@ static void make(device_rig *rig)
     rig->device.driver = smn_gpu_drivers[0];
     rig->device.messages = &rig->messages;
     rig->device.activity = &rig->activity;
+    rig->device.is_said = rig->is_said;
 }
 
 static void find(device_rig *rig)
