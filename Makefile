@@ -54,7 +54,7 @@ format: check-python .venv/.lint ## Formats the Python and the C code
 	$(BIN)/ruff format
 	@find csrc tests benchmarks -name '*.[ch]' | xargs $(BIN)/clang-format -i
 
-bench: check .venv/.demo .venv/.package ## Runs the benchmarks; ARGS=... is passed on
+bench: check .venv/.bench .venv/.package ## Runs the benchmarks; ARGS=... is passed on
 	$(BIN)/python -m benchmarks $(ARGS)
 
 wheel: check dist/.native ## Builds the wheel with the C core: one for all Pythons from 3.10
@@ -108,7 +108,7 @@ endif
 	@touch $@
 
 # One stamp for each dependency group of pyproject.toml.
-$(addprefix .venv/.,c demo lint test): .venv/.%: pyproject.toml .venv/.pip
+$(addprefix .venv/.,bench c demo lint test): .venv/.%: pyproject.toml .venv/.pip
 	@echo "make: installing the dependency group $*"
 	@$(PIP) install --group $*
 	@touch $@

@@ -14,6 +14,7 @@ from benchmarks import (
     arrival,
     big_proc_stat,
     gil,
+    gpus,
     memory,
     mlflow_overhead,
     native_thread,
@@ -34,6 +35,7 @@ MEASURES: dict[str, Callable[[Bench], Result]] = {
     "gil": gil.run,
     "big_proc_stat": big_proc_stat.run,
     "memory": memory.run,
+    "gpus": gpus.run,
 }
 USUAL_ROUNDS = 3
 QUICK_ROUNDS = 1

@@ -103,17 +103,27 @@ static void note_times(smn_gpu_device *device, const smn_gpu_call *call, uint64_
         device->traffic_read_ns = after_ns;
 }
 
-static int make_call(smn_gpu_device *device, int place, smn_gpu_round *round)
+static void forget(smn_gpu_device *device, const smn_gpu_call *call)
+{
+    for (int r = call->first; r <= call->last; r++)
+        device->readings[r] = NAN;
+}
+
+/* *at_ns is the time at its beginning, then that at its end: a clock costs as much as some calls.
+ */
+static int make_call(smn_gpu_device *device, int place, uint64_t *at_ns, smn_gpu_round *round)
 {
     const smn_gpu_call *call = &device->driver->calls[place];
-    uint64_t before_ns = now_ns();
-    atomic_store(&device->activity->function, call->function);
-    atomic_store(&device->activity->index, device->index);
-    atomic_store(&device->activity->since_ns, before_ns);
+    smn_gpu_activity *activity = device->activity;
+    uint64_t before_ns = *at_ns;
+    atomic_store_explicit(&activity->function, call->function, memory_order_relaxed);
+    atomic_store_explicit(&activity->index, device->index, memory_order_relaxed);
+    atomic_store_explicit(&activity->since_ns, before_ns, memory_order_release);
     int error = call->read(device->state, device->index, device->readings);
-    atomic_store(&device->activity->since_ns, 0);
+    atomic_store_explicit(&activity->since_ns, 0, memory_order_release);
     uint64_t after_ns = now_ns();
     round->cost_ns[call->group] += after_ns - before_ns;
+    *at_ns = after_ns;
     note_times(device, call, after_ns);
     settle(device, place, error, round);
     return error;
@@ -228,7 +238,7 @@ static void make_basic_values(smn_gpu_device *device, double *values)
         values[SMN_GPU_VALUE_LIMIT_SECONDS] = device->limit_seconds;
         values[SMN_GPU_VALUE_LIMITED_SECONDS] = device->limited_seconds;
     }
-    for (int i = 0; i < SMN_GPU_MOST_INSTANCES; i++) {
+    for (int i = 0; i < device->identity.instance_count; i++) {
         double used = readings[SMN_GPU_INSTANCE_MEMORY_USED + i];
         values[SMN_GPU_VALUE_INSTANCE_USED + i] = used;
         values[SMN_GPU_VALUE_INSTANCE_SHARE + i] = used /
@@ -257,19 +267,20 @@ static void make_detail_values(smn_gpu_device *device, double *values)
     }
 }
 
-static void hand_over(smn_gpu_device *device)
+static void hand_over(smn_gpu_device *device, smn_gpu_group group)
 {
-    double values[SMN_GPU_GROUPS][SMN_GPU_MAILBOX_VALUES];
-    for (int g = 0; g < SMN_GPU_GROUPS; g++) {
-        for (int i = 0; i < SMN_GPU_MAILBOX_VALUES; i++)
-            values[g][i] = NAN;
-    }
-    make_basic_values(device, values[SMN_GPU_BASIC]);
-    make_detail_values(device, values[SMN_GPU_DETAIL]);
-    memcpy(values[SMN_GPU_PROFILING], &device->readings[SMN_GPU_SM_ACTIVE],
-           SMN_GPU_PROFILING_VALUES * sizeof **values);
-    for (int g = 0; g < SMN_GPU_GROUPS; g++)
-        smn_gpu_mailbox_put(&device->mailboxes[g], values[g]);
+    smn_gpu_mailbox *mailbox = &device->mailboxes[group];
+    double values[SMN_GPU_MAILBOX_VALUES];
+    for (int i = 0; i < mailbox->count; i++)
+        values[i] = NAN;
+    if (group == SMN_GPU_BASIC)
+        make_basic_values(device, values);
+    else if (group == SMN_GPU_DETAIL)
+        make_detail_values(device, values);
+    else
+        memcpy(values, &device->readings[SMN_GPU_SM_ACTIVE],
+               SMN_GPU_PROFILING_VALUES * sizeof *values);
+    smn_gpu_mailbox_put(mailbox, values);
 }
 
 /* ---- a round ----------------------------------------------------------------------------------
@@ -287,27 +298,50 @@ static bool is_there(smn_gpu_device *device)
     return error == 0;
 }
 
-static void clear(double *readings)
+/* Makes the calls that are due, until one finds that the device is lost. */
+static void make_calls(smn_gpu_device *device, bool *was_made, uint64_t *at_ns,
+                       smn_gpu_round *round)
 {
-    for (int i = 0; i < SMN_GPU_READINGS; i++)
-        readings[i] = NAN;
+    const smn_gpu_driver *driver = device->driver;
+    for (int i = 0; i < driver->call_count; i++) {
+        if (!device->is_made[i] || !round->is_due[driver->calls[i].pace])
+            continue;
+        was_made[i] = true;
+        int error = make_call(device, i, at_ns, round);
+        refuse_nonsense(device, &driver->calls[i], round);
+        if (error == -ENODEV || error == -ENOTCONN)
+            return;
+    }
 }
 
+/* Between rounds all readings are NaN: what is not read in one is not there for its values. */
 void smn_gpu_device_read(smn_gpu_device *device, smn_gpu_round *round)
 {
-    clear(device->readings);
+    const smn_gpu_call *calls = device->driver->calls;
+    bool was_made[SMN_GPU_MOST_CALLS] = {false};
+    bool is_new[SMN_GPU_GROUPS] = {false};
     if (!is_there(device))
         return;
-    for (int i = 0; i < device->driver->call_count; i++) {
-        const smn_gpu_call *call = &device->driver->calls[i];
-        if (!device->is_made[i] || !round->is_due[call->pace])
-            continue;
-        int error = make_call(device, i, round);
-        refuse_nonsense(device, call, round);
-        if (error == -ENODEV || error == -ENOTCONN)
-            break;
+    uint64_t at_ns = now_ns();
+    make_calls(device, was_made, &at_ns, round);
+    for (int i = 0; i < device->driver->call_count; i++)
+        is_new[calls[i].group] |= was_made[i];
+    /* The joules since the start are among the detail, but read with the basic values. */
+    is_new[SMN_GPU_DETAIL] |= device->has_detail && is_new[SMN_GPU_BASIC];
+    for (smn_gpu_group g = 0; g < SMN_GPU_GROUPS; g++) {
+        if (is_new[g])
+            hand_over(device, g);
     }
-    hand_over(device);
+    for (int i = 0; i < device->driver->call_count; i++) {
+        if (was_made[i])
+            forget(device, &calls[i]);
+    }
+    for (smn_gpu_group g = 0; g < SMN_GPU_GROUPS; g++) {
+        if (is_new[g]) { /* what the last lines took, of the first */
+            round->cost_ns[g] += now_ns() - at_ns;
+            break;
+        }
+    }
 }
 
 /* ---- finding a device -------------------------------------------------------------------------
@@ -317,9 +351,10 @@ void smn_gpu_device_read(smn_gpu_device *device, smn_gpu_round *round)
 static void try_call(smn_gpu_device *device, int place)
 {
     smn_gpu_round ignored = {0};
+    uint64_t at_ns = now_ns();
     const smn_gpu_call *call = &device->driver->calls[place];
     device->is_made[place] = true;
-    int error = make_call(device, place, &ignored);
+    int error = make_call(device, place, &at_ns, &ignored);
     bool has_any = false;
     for (int r = call->first; r <= call->last; r++) {
         device->has[r] = device->is_made[place] && (error != 0 || !isnan(device->readings[r]));
@@ -334,15 +369,21 @@ int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)
     if (error != 0)
         return error;
     device->messages_left = MOST_MESSAGES;
-    clear(device->readings);
+    device->has_detail = wanted[SMN_GPU_DETAIL];
+    for (int r = 0; r < SMN_GPU_READINGS; r++)
+        device->readings[r] = NAN;
     for (int i = 0; i < device->driver->call_count; i++) {
         if (wanted[device->driver->calls[i].group])
             try_call(device, i);
     }
     device->power_limit = device->readings[SMN_GPU_POWER_LIMIT];
+    for (int r = 0; r < SMN_GPU_READINGS; r++)
+        device->readings[r] = NAN;
     device->energy.previous = NAN;
     device->ecc.previous = NAN;
-    smn_gpu_mailbox_init(&device->mailboxes[SMN_GPU_BASIC], SMN_GPU_BASIC_VALUES);
+    smn_gpu_mailbox_init(&device->mailboxes[SMN_GPU_BASIC], device->identity.instance_count > 0
+                                                                ? SMN_GPU_BASIC_VALUES
+                                                                : SMN_GPU_VALUE_INSTANCE_USED);
     smn_gpu_mailbox_init(&device->mailboxes[SMN_GPU_DETAIL], SMN_GPU_DETAIL_VALUES);
     smn_gpu_mailbox_init(&device->mailboxes[SMN_GPU_PROFILING], SMN_GPU_PROFILING_VALUES);
     return 0;

@@ -59,40 +59,45 @@ typedef struct {
     _Atomic(const char *) function;
 } smn_gpu_activity;
 
+/*
+ * What a round touches comes first and lies together: it starts with cold
+ * caches, and there may be many devices.
+ */
 typedef struct {
-    /* Constant once the device was found. */
+    /* Constant once readings begin. */
     const smn_gpu_driver *driver;
     void *state;
     int index;
-    smn_gpu_identity identity;
-    bool has[SMN_GPU_READINGS];
-    smn_gpu_messages *messages;
-    smn_gpu_activity *activity;
-    bool *is_said;          /* [SMN_GPU_MOST_CALLS], of all devices: that a call failed */
-    uint64_t retry_lost_ns; /* how long a lost device is left alone */
-
-    /* Constant once readings begin. */
     bool is_dropped;
-    bool instance_is_dropped[SMN_GPU_MOST_INSTANCES];
+    bool has_detail; /* somebody wants it */
+    smn_gpu_activity *activity;
 
     /* The GPU thread's. */
-    bool is_made[SMN_GPU_MOST_CALLS]; /* the call's group is wanted and the device has it */
-    double readings[SMN_GPU_READINGS];
     bool is_lost;
-    uint64_t retry_ns;
-    int messages_left;
-    bool has_found_nonsense;
-    double power_limit; /* the last one read */
+    bool is_made[SMN_GPU_MOST_CALLS]; /* the call's group is wanted and the device has it */
     uint64_t energy_read_ns;
     uint64_t energy_before_ns;
     smn_gpu_meter energy;
     double energy_seconds;
+    double power_limit; /* the last one read */
     double limit_seconds;
     double limited_seconds; /* of those, in which there was a limit */
-    smn_gpu_meter ecc;
+    double readings[SMN_GPU_READINGS];
     uint64_t traffic_read_ns;
+    smn_gpu_meter ecc;
+    uint64_t retry_ns;
+    int messages_left;
+    bool has_found_nonsense;
 
     smn_gpu_mailbox mailboxes[SMN_GPU_GROUPS];
+
+    /* Constant once readings begin, and seldom looked at. */
+    smn_gpu_identity identity;
+    bool instance_is_dropped[SMN_GPU_MOST_INSTANCES];
+    bool has[SMN_GPU_READINGS];
+    smn_gpu_messages *messages;
+    bool *is_said;          /* [SMN_GPU_MOST_CALLS], of all devices: that a call failed */
+    uint64_t retry_lost_ns; /* how long a lost device is left alone */
 } smn_gpu_device;
 
 /* Which calls are due, and what they cost. */

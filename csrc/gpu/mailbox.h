@@ -30,7 +30,7 @@ void smn_gpu_mailbox_init(smn_gpu_mailbox *mailbox, int count);
  */
 void smn_gpu_mailbox_put(smn_gpu_mailbox *mailbox, const double *values);
 
-/* The reader's: copies the set that waits, or returns false. Each set is taken once. */
+/* The reader's: copies the set that waits, `count` values, or returns false. Each comes once. */
 bool smn_gpu_mailbox_take(smn_gpu_mailbox *mailbox, double *values);
 
 #endif
