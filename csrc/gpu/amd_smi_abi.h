@@ -246,8 +246,7 @@ typedef union {
     ADD(amdsmi_get_gpu_memory_total, (smn_amdsmi_processor, unsigned int, uint64_t *))             \
     ADD(amdsmi_get_power_info, (smn_amdsmi_processor, void *))                                     \
     ADD(amdsmi_get_energy_count, (smn_amdsmi_processor, uint64_t *, float *, uint64_t *))          \
-    ADD(amdsmi_get_power_cap_info,                                                                 \
-        (smn_amdsmi_processor, uint32_t, smn_amdsmi_power_cap_info *))                             \
+    ADD(amdsmi_get_power_cap_info, (smn_amdsmi_processor, uint32_t, smn_amdsmi_power_cap_info *))  \
     ADD(amdsmi_get_temp_metric, (smn_amdsmi_processor, unsigned int, unsigned int, int64_t *))     \
     ADD(amdsmi_get_clock_info, (smn_amdsmi_processor, unsigned int, smn_amdsmi_clk_info *))        \
     ADD(amdsmi_get_gpu_total_ecc_count, (smn_amdsmi_processor, smn_amdsmi_error_count *))
