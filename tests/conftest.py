@@ -12,6 +12,7 @@ import pytest
 
 from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
+from tests.fake_gpus import FakeGpus
 from tests.procfs_tree import ProcfsTree
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
@@ -89,3 +90,11 @@ def tree(tmp_path: Path) -> ProcfsTree:
     root = tmp_path / "proc"
     root.mkdir()
     return ProcfsTree(root)
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> FakeGpus:
+    """GPUs of NVIDIA's make for programs that a test starts; one device until it writes others."""
+    folder = tmp_path / "gpus"
+    folder.mkdir()
+    return FakeGpus(folder)
