@@ -128,8 +128,10 @@ static inline double smn_amd_millidegrees(int64_t value)
 /* In degrees or, from some releases of amd_smi, in thousandths. */
 static inline double smn_amd_degrees(int64_t value)
 {
-    return value > 1000 || value < -100 ? smn_amd_millidegrees(value)
-                                        : smn_amd_millidegrees(value * 1000);
+    bool in_thousandths = value > 1000 || value < -100;
+    if (!smn_amd_is_number((uint64_t)value))
+        return (double)NAN;
+    return smn_amd_millidegrees(in_thousandths ? value : value * 1000);
 }
 
 static inline double smn_amd_megahertz(uint64_t value)

@@ -116,7 +116,7 @@ static const char *text(int item, int device)
 
 static double rocm(void)
 {
-    return value(ROCM, 0);
+    return smn_fake_devices() > 0 ? value(ROCM, 0) : smn_fake_items[ROCM].base;
 }
 
 /* In the order of amd_smi: domain, bus, device, function. One card a bus, unless said. */

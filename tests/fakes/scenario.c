@@ -48,8 +48,9 @@ typedef struct {
     atomic_ulong calls; /* that all the rest applies to */
 } rule;
 
-typedef struct {
-    int devices; /* -1: no line yet */
+typedef struct scenario {
+    struct scenario *before; /* stays in memory: other threads may be reading it */
+    int devices;             /* -1: no line yet */
     int live;
     uint64_t seed;
     char *count_path;
@@ -450,7 +451,7 @@ static void carry_over(scenario *next, const scenario *before, double now)
             }
 }
 
-/* The scenario of now. Older ones stay in memory: other threads may be reading them. */
+/* The scenario of now. */
 static const scenario *look(void)
 {
     struct stat file;
@@ -464,6 +465,7 @@ static const scenario *look(void)
     if (!same_file(&file, &s->file)) {
         scenario *next = read_scenario();
         carry_over(next, s, smn_fake_now());
+        next->before = s;
         atomic_store(&current, next);
         s = next;
     }
