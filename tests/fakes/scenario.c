@@ -49,7 +49,7 @@ typedef struct {
 } rule;
 
 typedef struct scenario {
-    struct scenario *before; /* stays in memory: other threads may be reading it */
+    struct scenario *before; /* other threads may be reading it */
     int devices;             /* -1: no line yet */
     int live;
     uint64_t seed;
@@ -215,9 +215,9 @@ static void read_value(scenario *s, int device, int instance, char **words, int 
     for (int d = device == ANY ? 0 : device; d < (device == ANY ? s->devices : device + 1); d++) {
         series *target = series_of(s, item, d, instance);
         target->is_set = 1;
-        if (is_text)
-            target->text = must(strdup(rest)); /* never freed: somebody may hold it */
-        else
+        free(target->text);
+        target->text = is_text ? must(strdup(rest)) : NULL;
+        if (!is_text)
             set_steps(target, steps, step_count);
         if (instance >= 0)
             s->instances[d] |= (unsigned char)(1U << instance);
@@ -437,7 +437,7 @@ static int same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Counters go on where they are, also those of devices that are away for a while: not those. */
+/* Counters go on where they are; those of a device that was away for a while begin anew. */
 static void carry_over(scenario *next, const scenario *before, double now)
 {
     int devices = next->devices < before->devices ? next->devices : before->devices;
