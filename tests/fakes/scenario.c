@@ -49,7 +49,7 @@ typedef struct {
 } rule;
 
 typedef struct scenario {
-    struct scenario *before; /* other threads may be reading it */
+    struct scenario *before; /* stays in memory: other threads may be reading it */
     int devices;             /* -1: no line yet */
     int live;
     uint64_t seed;
