@@ -94,11 +94,11 @@ def about_rocm_smi(ours: str, theirs: str) -> str:
         "#include <stddef.h>",
         "#include <rocm_smi/rocm_smi.h>",
         '#include "rocm_smi_abi.h"',
+        '_Static_assert(__builtin_types_compatible_p(smn_rsmi_status, rsmi_status_t), "<status>");',
         # From here on, what a list of functions is made of are their types.
         *(f"#define {mine} {other}" for mine, other in types.items()),
         "#define smn_rsmi_frequencies rsmi_frequencies_t",
     ]
-    lines.insert(3, "typedef smn_rsmi_status status;")
     lines += [
         f'_Static_assert((long long){name} == (long long){name.removeprefix("SMN_")}, "<{name}>");'
         for name in constants(ours)
@@ -109,7 +109,6 @@ def about_rocm_smi(ours: str, theirs: str) -> str:
         for name, arguments in functions(ours)
         if re.search(rf"\b{name}\(", theirs)
     ]
-    lines.append('_Static_assert(__builtin_types_compatible_p(status, rsmi_status_t), "<status>");')
     # Sizes and places last, where our names are ours again.
     lines += [f"#undef {name}" for name in {*types, "smn_rsmi_frequencies"}]
     for mine, other in types.items():
@@ -168,7 +167,7 @@ def test_our_declarations_of_rocm_smi_are_theirs(complaints: Complain) -> None:
     assert complaints(ROCM_SMI) == ""
 
 
-def test_the_program_calls_of_an_older_library_are_all_in_its_header() -> None:
+def test_all_that_we_call_is_in_their_header() -> None:
     header = (rocm_smi_root() / "usr/include/rocm_smi/rocm_smi.h").read_text(encoding="utf-8")
     missing = [name for name, _ in functions(ROCM_SMI) if not re.search(rf"\b{name}\(", header)]
     assert set(missing) <= {"rsmi_dev_power_get"}

@@ -48,7 +48,7 @@ static int error_of(smn_amdsmi_status status)
         return -ENOTSUP;
     case SMN_AMDSMI_STATUS_NO_PERM:
         return -EACCES;
-    case SMN_AMDSMI_STATUS_NOT_FOUND: /* this, too, is what it says of a handle that is none */
+    case SMN_AMDSMI_STATUS_NOT_FOUND:
     case SMN_AMDSMI_STATUS_DRIVER_NOT_LOADED:
     case SMN_AMDSMI_STATUS_NO_DRV:
         return -ENODEV;
@@ -79,11 +79,26 @@ static smn_amdsmi_buffer *cleared(amd_state *amd)
 #define HANDLE(index) (amd->devices[index].handle)
 
 /*
- * The error of a call of `function` with these arguments, and -ENOTSUP where
- * the library has none such.
+ * "Not found" may be the device or what was to be read of it. It is the latter
+ * if the handle is still one: then nothing else of the device is lost.
  */
-#define CALL(function, ...)                                                                        \
-    (amd->function != NULL ? error_of(amd->function(__VA_ARGS__)) : -ENOTSUP)
+static int error_of_call(const amd_state *amd, smn_amdsmi_processor handle,
+                         smn_amdsmi_status status)
+{
+    unsigned type;
+    if (status == SMN_AMDSMI_STATUS_NOT_FOUND &&
+        amd->amdsmi_get_processor_type(handle, &type) == SMN_AMDSMI_STATUS_SUCCESS)
+        return -ENOTSUP;
+    return error_of(status);
+}
+
+/*
+ * The error of a call of `function` for a device, by its handle, with the other
+ * arguments; -ENOTSUP where the library has no such function.
+ */
+#define CALL(function, handle, ...)                                                                \
+    (amd->function != NULL ? error_of_call(amd, handle, amd->function(handle, __VA_ARGS__))        \
+                           : -ENOTSUP)
 
 /* What a read function returns: the error, in the light of the device's past. */
 static int outcome(amd_state *amd, int index, int call, int error)

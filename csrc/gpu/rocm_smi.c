@@ -42,15 +42,22 @@ static const char *const names[] = {"librocm_smi64.so",   "librocm_smi64.so.7",
                                     "librocm_smi64.so.1", NULL};
 
 /*
- * "Invalid arguments" it says of the number of a device that it does not have,
- * so then it is asked how many it has: none, if somebody has shut it down.
+ * "Invalid arguments" and "not found" may be about the number of the device or
+ * about what was to be read of it. It is the latter if the library has a device
+ * of that number, whose address it knows. Without any devices, somebody has shut
+ * it down.
  */
 static int error_of_arguments(const rocm_state *rocm, uint32_t number)
 {
     uint32_t count = 0;
+    uint64_t address;
     if (rocm->rsmi_num_monitor_devices(&count) != SMN_RSMI_STATUS_SUCCESS || count == 0)
         return -ENOTCONN;
-    return number < count ? -ENOTSUP : -ENODEV;
+    if (number >= count)
+        return -ENODEV;
+    bool is_there = rocm->rsmi_dev_pci_id_get != NULL &&
+                    rocm->rsmi_dev_pci_id_get(number, &address) == SMN_RSMI_STATUS_SUCCESS;
+    return is_there ? -ENOTSUP : -ENODEV;
 }
 
 static int error_of(const rocm_state *rocm, uint32_t number, smn_rsmi_status status)
@@ -63,11 +70,10 @@ static int error_of(const rocm_state *rocm, uint32_t number, smn_rsmi_status sta
         return -ENOTSUP;
     case SMN_RSMI_STATUS_PERMISSION:
         return -EACCES;
-    case SMN_RSMI_STATUS_NOT_FOUND:
-        return -ENODEV;
     case SMN_RSMI_STATUS_INIT_ERROR:
         return -ENOTCONN;
     case SMN_RSMI_STATUS_INVALID_ARGS:
+    case SMN_RSMI_STATUS_NOT_FOUND:
     case SMN_RSMI_STATUS_INPUT_OUT_OF_BOUNDS:
         return error_of_arguments(rocm, number);
     case SMN_RSMI_STATUS_BUSY:

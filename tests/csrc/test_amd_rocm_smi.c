@@ -135,7 +135,7 @@ static void test_each_call_fails_alone(void)
         {"NOT_YET_IMPLEMENTED", -ENOTSUP},
         {"NO_PERM", -EACCES},
         {"INVAL", -ENOTSUP},
-        {"NOT_FOUND", -ENODEV},
+        {"NOT_FOUND", -ENOTSUP},
         {"NOT_INIT", -ENOTCONN},
         {"BUSY", -EBUSY},
         {"UNKNOWN_ERROR", -EIO},
@@ -230,6 +230,25 @@ static void test_shut_down(void)
     CHECK(shut_down() != 0); /* nobody is left */
 }
 
+/* Nothing of it is found: then it is the device, and only that one. */
+static void test_lost_device(void)
+{
+    driver_probe probe;
+    open_on(&probe, "7", "2", "");
+    scenario_write("devices 2\n1 fail rsmi_dev_* NOT_FOUND");
+    driver_read(&probe, 1);
+    for (int i = 0; i < probe.driver->call_count; i++)
+        CHECK_INT(probe.errors[i], -ENODEV);
+    driver_read(&probe, 0);
+    check_calls_are_well(&probe);
+    CHECK(probe.driver->recover(probe.state, 1) != 0);
+    scenario_write("devices 2");
+    CHECK_INT(probe.driver->recover(probe.state, 1), 0);
+    driver_read(&probe, 1);
+    check_calls_are_well(&probe);
+    driver_close(&probe);
+}
+
 static void test_vanishing_device(void)
 {
     driver_probe probe;
@@ -261,6 +280,7 @@ int main(void)
     test_partitions();
     test_no_use();
     test_shut_down();
+    test_lost_device();
     test_vanishing_device();
     scenario_remove();
     return check_report();

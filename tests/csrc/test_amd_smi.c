@@ -183,7 +183,7 @@ static void test_each_call_fails_alone(void)
         int error;
     } codes[] = {
         {"NOT_SUPPORTED", -ENOTSUP}, {"NOT_YET_IMPLEMENTED", -ENOTSUP}, {"NO_PERM", -EACCES},
-        {"NOT_FOUND", -ENODEV},      {"NOT_INIT", -ENOTCONN},           {"BUSY", -EBUSY},
+        {"NOT_FOUND", -ENOTSUP},     {"NOT_INIT", -ENOTCONN},           {"BUSY", -EBUSY},
         {"RETRY", -EBUSY},           {"TIMEOUT", -ETIMEDOUT},           {"DRM_ERROR", -EIO},
         {"NO_DATA", -ENOMSG},        {"UNKNOWN_ERROR", -EIO},           {"999", -EIO},
     };
@@ -322,6 +322,25 @@ static void test_shut_down_by_others(void)
     driver_close(&probe);
 }
 
+/* Nothing of it is found: then it is the device, and only that one. */
+static void test_lost_device(void)
+{
+    driver_probe probe;
+    open_on(&probe, "7", "2", "");
+    scenario_write("devices 2\n1 fail amdsmi_get_* NOT_FOUND");
+    driver_read(&probe, 1);
+    for (int i = 0; i < probe.driver->call_count; i++)
+        CHECK_INT(probe.errors[i], -ENODEV);
+    driver_read(&probe, 0);
+    check_calls_are_well(&probe);
+    CHECK(probe.driver->recover(probe.state, 1) != 0);
+    scenario_write("devices 2");
+    CHECK_INT(probe.driver->recover(probe.state, 1), 0);
+    driver_read(&probe, 1);
+    check_calls_are_well(&probe);
+    driver_close(&probe);
+}
+
 static void test_vanishing_device(void)
 {
     static const char both[] = "devices 2\n0 pci_id 0000:05:00.0\n1 pci_id 0000:15:00.0\n";
@@ -377,6 +396,7 @@ int main(void)
     test_many_devices();
     test_no_use();
     test_shut_down_by_others();
+    test_lost_device();
     test_vanishing_device();
     test_without_addresses();
     scenario_remove();
