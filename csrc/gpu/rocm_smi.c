@@ -17,7 +17,7 @@ typedef struct {
     SMN_RSMI_OPTIONAL(DECLARE)
     SMN_RSMI_LATER(DECLARE)
 #undef DECLARE
-    int opened; /* so often was it initialised, and must be shut down: it counts */
+    bool opened; /* once by us: the library counts */
     bool knows_frequencies;
     int count;
     rocm_device devices[SMN_GPU_MOST_DEVICES];
@@ -331,7 +331,7 @@ static int initialise(rocm_state *rocm)
     smn_rsmi_status status = rocm->rsmi_init(0);
     if (status != SMN_RSMI_STATUS_SUCCESS)
         return -ENODEV;
-    rocm->opened++;
+    rocm->opened = true; /* again, where somebody else has taken our first time back */
     return 0;
 }
 
@@ -429,7 +429,7 @@ static int start(rocm_state *rocm, void *library, smn_gpu_attempt *attempt)
                  "no device: rsmi_init failed with status %u", status);
         return -ENODATA;
     }
-    rocm->opened = 1;
+    rocm->opened = true;
     read_versions(rocm, attempt);
     if (count_devices(rocm, &count) != 0 || count == 0) {
         snprintf(attempt->outcome, sizeof attempt->outcome, "no device");
@@ -446,11 +446,11 @@ static int start(rocm_state *rocm, void *library, smn_gpu_attempt *attempt)
     return 0;
 }
 
-/* As often as it was initialised: it counts, and so it stays with whoever else uses it. */
+/* The library counts, and so it stays with whoever else uses it. */
 static void rocm_close(void *state)
 {
     rocm_state *rocm = state;
-    for (; rocm->opened > 0; rocm->opened--)
+    if (rocm->opened)
         rocm->rsmi_shut_down();
     free(rocm);
 }

@@ -219,6 +219,7 @@ static void test_shut_down(void)
     driver_probe probe;
     open_on(&probe, "6", "2", "");
     int (*shut_down)(void) = symbol("rsmi_shut_down");
+    int (*initialise)(uint64_t) = (int (*)(uint64_t))symbol("rsmi_init");
     REQUIRE(shut_down() == 0);
     driver_read(&probe, 1);
     for (int i = 0; i < probe.driver->call_count; i++)
@@ -226,8 +227,10 @@ static void test_shut_down(void)
     CHECK_INT(probe.driver->recover(probe.state, 1), 0);
     driver_read(&probe, 1);
     check_calls_are_well(&probe);
+    REQUIRE(initialise(0) == 0);
     driver_close(&probe);
-    CHECK(shut_down() != 0); /* nobody is left */
+    CHECK_INT(shut_down(), 0); /* it was still there for the other … */
+    CHECK(shut_down() != 0);   /* … who was the last */
 }
 
 /* Nothing of it is found: then it is the device, and only that one. */

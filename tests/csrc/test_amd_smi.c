@@ -126,13 +126,16 @@ static void test_older_chips(void)
     for (size_t i = 0; i < sizeof releases / sizeof *releases; i++) {
         driver_probe probe;
         check_case("ROCm %s", releases[i].release);
-        open_on(&probe, releases[i].release, "2",
-                "0 power none\n1 power 65535\n* average_power 222\n* temperature none");
+        open_on(&probe, releases[i].release, "3",
+                "0 power none\n1 power 65535\n* average_power 222\n* temperature none\n"
+                "2 power 333");
         for (int device = 0; device < 2; device++) {
             driver_read(&probe, device);
             CHECK_DOUBLE(probe.readings[SMN_GPU_POWER], 222);
             CHECK_DOUBLE(probe.readings[SMN_GPU_TEMPERATURE], 30 + device);
         }
+        driver_read(&probe, 2); /* has both: the current power is what it draws */
+        CHECK_DOUBLE(probe.readings[SMN_GPU_POWER], 333);
         driver_close(&probe);
     }
     check_case(NULL);

@@ -104,6 +104,14 @@ static void check_calls(const driver_probe *probe, int error)
     }
 }
 
+static int open_files(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
 static void test_healthy(void)
 {
     proc_tree tree;
@@ -112,6 +120,7 @@ static void test_healthy(void)
     tree_create(&tree);
     add_card(&tree, "card1", "0000:c1:00.0");
     tree_write_text(&tree, "module/amdgpu/version", "6.14.14\n");
+    int before = open_files();
     open_tree(&probe, &tree);
     CHECK_INT(probe.count, 1);
     CHECK_TEXT(probe.attempt.library, "class/drm in sysfs");
@@ -140,7 +149,11 @@ static void test_healthy(void)
     write_file(&tree, "0000:c1:00.0", "gpu_busy_percent", "99\n");
     driver_read(&probe, 0);
     CHECK_DOUBLE(probe.readings[SMN_GPU_UTILIZATION], 99);
+    CHECK_INT(probe.driver->recover(probe.state, 0), 0);
+    driver_read(&probe, 0);
+    CHECK_INT(open_files(), before + 1 + probe.driver->call_count);
     driver_close(&probe);
+    CHECK_INT(open_files(), before);
     tree_destroy(&tree);
 }
 
