@@ -6,16 +6,17 @@
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "gpu/monitor.h"
 #include "recorder.h"
 #include "row_ring.h"
 #include "source.h"
+#include "thread.h"
 #include "window.h"
 #include "window_queue.h"
 
@@ -27,6 +28,9 @@ enum {
     STACK_BYTES = 256 << 10,
     DESTROY_PATIENCE_SECONDS = 5
 };
+
+/* How long the first and the last row wait for the GPUs: more than any that is well takes. */
+static const int64_t GPU_PATIENCE_NS = 200000000;
 
 static const char THREAD_NAME[] = "smn-host";
 
@@ -185,6 +189,8 @@ static void *run(void *opaque)
         if (atomic_load(&sampler->stopping) == 0)
             take_tick(sampler, false);
     }
+    if (sampler->environment.gpus != NULL)
+        (void)smn_gpus_take_last(sampler->environment.gpus, GPU_PATIENCE_NS);
     take_tick(sampler, true);
     atomic_store(&sampler->finished, 1);
     smn_window_queue_notify(&sampler->windows);
@@ -220,6 +226,7 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     environment->sysfs = open(options->sysfs_path, flags); /* some containers have none */
     environment->foreign_procfs = is_foreign(environment->procfs);
     environment->text = &sampler->text;
+    environment->gpus = options->gpus != NULL ? smn_gpus_retain(options->gpus) : NULL;
     if (smn_text_buffer_init(&sampler->text) != 0)
         return fail(error, -ENOMEM, "sampler", "no address space for readings");
     sampler->disk_paths = strdup(options->disk_paths);
@@ -236,15 +243,20 @@ static const smn_source *find_source(const char *name, size_t length)
     return NULL;
 }
 
+/* Every how many ticks something is read that must not be read more often. */
+static uint64_t divisor_of(const smn_sampler *sampler, uint64_t min_interval_ns)
+{
+    uint64_t ticks = (min_interval_ns + sampler->interval_ns - 1) / sampler->interval_ns;
+    return ticks > 0 ? ticks : 1;
+}
+
 static int open_source(smn_sampler *sampler, const smn_source *source)
 {
     active_source *active = &sampler->sources[sampler->source_count];
     smn_schema_begin_source(&sampler->schema, source->name);
     active->source = source;
     active->first_column = sampler->schema.columns;
-    active->divisor = (source->min_interval_ns + sampler->interval_ns - 1) / sampler->interval_ns;
-    if (active->divisor == 0)
-        active->divisor = 1;
+    active->divisor = divisor_of(sampler, source->min_interval_ns);
     int error = source->open(&sampler->environment, &sampler->schema, &active->state);
     if (error == -ENODATA)
         return 0; /* the machine has no such thing */
@@ -312,6 +324,7 @@ static void release(smn_sampler *sampler)
     smn_schema_release(&sampler->schema);
     smn_text_buffer_release(&sampler->text);
     free(sampler->disk_paths);
+    smn_gpus_close(sampler->environment.gpus);
     if (sampler->environment.sysfs >= 0)
         close(sampler->environment.sysfs);
     if (sampler->environment.procfs >= 0)
@@ -366,21 +379,10 @@ int smn_sampler_record(smn_sampler *sampler, int fd, uint64_t data_offset, uint6
                              sampler->schema.columns);
 }
 
-/* Where a process has much thread-local storage a small stack is refused; then take the default. */
-static int create_thread(smn_sampler *sampler)
+/* The multiple of the interval at which the GPUs' sources are sampled. */
+static uint64_t gpu_period_ns(const smn_sampler *sampler)
 {
-    pthread_attr_t attributes;
-    int error = pthread_attr_init(&attributes);
-    if (error != 0)
-        return -error;
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    error = pthread_create(&sampler->thread, &attributes, run, sampler);
-    pthread_attr_destroy(&attributes);
-    if (error == EINVAL)
-        error = pthread_create(&sampler->thread, NULL, run, sampler);
-    if (error == 0)
-        pthread_setname_np(sampler->thread, THREAD_NAME);
-    return -error;
+    return divisor_of(sampler, SMN_GPU_SHORTEST_PERIOD_NS) * sampler->interval_ns;
 }
 
 int smn_sampler_start(smn_sampler *sampler)
@@ -389,14 +391,14 @@ int smn_sampler_start(smn_sampler *sampler)
         return -ECHILD;
     if (sampler->started)
         return -EALREADY;
+    smn_gpus *gpus = sampler->environment.gpus;
+    if (gpus != NULL)
+        (void)smn_gpus_take_first(gpus, GPU_PATIENCE_NS);
     take_first_reading(sampler);
-    /* The thread inherits the mask: no signal of the program is ever handled on it. */
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = create_thread(sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (gpus != NULL)
+        smn_gpus_run(gpus, sampler->start.monotonic_ns, gpu_period_ns(sampler),
+                     sampler->interval_ns * sampler->samples_per_window);
+    int error = smn_thread_start(&sampler->thread, THREAD_NAME, STACK_BYTES, run, sampler);
     sampler->started = error == 0;
     return error;
 }
@@ -548,5 +550,7 @@ int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_s
         .total_cost_ns = atomic_load_explicit(&active->total_cost_ns, memory_order_relaxed),
         .max_cost_ns = atomic_load_explicit(&active->max_cost_ns, memory_order_relaxed),
     };
+    if (active->source->stats != NULL)
+        active->source->stats(active->state, stats);
     return 0;
 }

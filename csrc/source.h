@@ -19,6 +19,7 @@ typedef struct {
     bool foreign_procfs;    /* procfs belongs to another view of the machine, e.g. /host/proc */
     smn_text_buffer *text;  /* for the readings of kernel files */
     const char *disk_paths; /* one a line */
+    smn_gpus *gpus;         /* NULL: none */
 } smn_environment;
 
 typedef struct {
@@ -38,6 +39,11 @@ typedef struct {
      */
     int (*sample)(void *state, double *columns);
     void (*close)(void *state);
+    /*
+     * Where another thread does the reading: what that costs, and how often it
+     * failed, in place of what `sample` does. NULL otherwise.
+     */
+    void (*stats)(const void *state, smn_source_stats *stats);
 } smn_source;
 
 /* All sources, in the order of the row; ends with NULL. */

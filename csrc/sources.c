@@ -4,13 +4,16 @@
 
 /*
  * The table: one line a source, in the order of the row. Each is the object
- * smn_source_<name> of sources/<name>.c.
+ * smn_source_<name> of sources/<name>.c; those of GPUs share sources/gpu.c.
  */
 #define SOURCES(ADD)                                                                               \
     ADD(cpu)                                                                                       \
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
-    ADD(network)
+    ADD(network)                                                                                   \
+    ADD(gpu)                                                                                       \
+    ADD(gpu_detail)                                                                                \
+    ADD(gpu_profiling)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
 #define ENTRY(name) &smn_source_##name,

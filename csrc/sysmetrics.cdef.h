@@ -32,7 +32,7 @@ typedef struct {
     const char *sysfs_path;      /* root of sysfs, normally "/sys" */
     const char *sources;         /* names separated by commas */
     const char *disk_paths;      /* mount points, one a line; the first has the plain keys */
-    smn_gpus *gpus; /* for the sources that read them, which it must outlive; or NULL */
+    smn_gpus *gpus; /* for the sources that read them, or NULL; the sampler keeps them alive */
 } smn_options;
 
 typedef struct {

@@ -101,7 +101,7 @@ SESSION = """
     names = [module.name for module in pkgutil.walk_packages(
         sysmetrics_native.__path__, "sysmetrics_native.")]
     for name in names:
-        if name not in ("sysmetrics_native.backends.native", "sysmetrics_native._native"):
+        if not name.startswith(("sysmetrics_native.backends.native", "sysmetrics_native._native")):
             importlib.import_module(name)
 
     try:

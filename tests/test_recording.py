@@ -665,5 +665,5 @@ def test_a_file_keeps_its_size_and_has_room_for_a_few_rows(columns, description_
 
 def test_the_run_is_what_the_reader_names():
     assert RecordedRun._fields == (
-        *("run_id", "tracking_uri", "key_prefix", "statistics", "first_step"),
+        *("run_id", "tracking_uri", "key_prefix", "statistics", "first_step", "tags"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from sysmetrics_native.run_log import RunDeletedError, RunLog
 from sysmetrics_native.spool import WaitingWindow
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
+    NO_TAGS,
     Entry,
     RunState,
     Tracking,
@@ -29,18 +30,22 @@ class AppendingStore(Tracking):
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.requests: list[str] = []
+        self.tags: dict[str, str] = {}
         self.bad_keys: set[str] = set()
         self.is_deleted = False
         self.fail_before: list[int] = []  # of the next requests, so many entries arrive
 
-    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
-        self.requests.append("log")
+    def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
+        self.requests.append("log and set" if tags else "log")
         assert run_id == "run"
-        assert len(entries) <= MAX_METRICS_PER_BATCH
-        if self.bad_keys & {entry.key for entry in entries}:
+        assert entries or tags, "a request for nothing"
+        assert len(entries) + len(tags) <= MAX_METRICS_PER_BATCH
+        if self.bad_keys & ({entry.key for entry in entries} | set(tags)):
             raise Refused(f"no {self.bad_keys}")
         arriving = self.fail_before.pop(0) if self.fail_before else None
         self.entries += entries[:arriving]
+        if arriving is None or arriving > len(entries):
+            self.tags.update(tags)  # as MLflow's stores do: behind the metrics
         if arriving is not None:
             raise ConnectionError("the answer was lost")
 
@@ -199,6 +204,94 @@ def test_a_key_that_is_too_long_is_never_sent(
     assert {entry.key for entry in store.entries} == {"system/a"}
     (record,) = caplog.records
     assert "250 characters" in record.getMessage()
+
+
+# ---- tags ---------------------------------------------------------------------------------------
+
+TAGS = {"system/gpu_0": '{"name":"one"}', "system/gpu_1": '{"name":"two"}'}
+
+
+def test_tags_go_with_the_first_metrics_and_never_again(store: AppendingStore) -> None:
+    log = RunLog(store, "run", 0, TAGS)
+    log.send(windows(0, 2))
+    log.send(windows(2, 2))
+    assert store.requests == ["log and set", "log"]
+    assert store.tags == TAGS
+    assert store.steps("system/a") == [0, 1, 2, 3]
+
+
+def test_tags_and_metrics_share_what_a_request_may_have(store: AppendingStore) -> None:
+    log = RunLog(store, "run", 0, TAGS)
+    log.send(windows(0, 1, **{f"m{i}": 1.0 for i in range(MAX_METRICS_PER_BATCH)}))
+    assert store.requests == ["log and set", "log"]
+    assert len(store.entries) == MAX_METRICS_PER_BATCH
+    assert store.tags == TAGS
+
+
+@pytest.mark.parametrize("arrived", range(6))
+def test_tags_of_a_failed_request_are_set_by_the_next(store: AppendingStore, arrived: int) -> None:
+    """Also where every metric has arrived, and there is nothing else to send."""
+    log = RunLog(store, "run", 0, TAGS)
+    store.fail_before = [arrived]
+    with pytest.raises(ConnectionError):
+        log.send(windows(0, 2))
+    log.send(windows(0, 2))
+    assert store.requests == ["log and set", "run", "log and set"]
+    assert store.tags == TAGS
+    assert store.steps("system/a") == store.steps("system/b") == [0, 1]
+
+
+def test_refused_tags_take_no_metric_with_them(
+    store: AppendingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.bad_keys = {"system/gpu_1"}
+    log = RunLog(store, "run", 0, TAGS)
+    log.send(windows(0, 2))
+    log.send(windows(2, 1))
+    assert store.steps("system/a") == store.steps("system/b") == [0, 1, 2]
+    assert store.tags == {}
+    (record,) = caplog.records
+    assert "does not take the tags system/gpu_0, system/gpu_1" in record.getMessage()
+    assert store.requests == ["log and set", "run", "log", "log"]
+
+
+def test_a_refused_metric_takes_no_tags_with_it(
+    store: AppendingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.bad_keys = {"system/b"}
+    log = RunLog(store, "run", 0, TAGS)
+    log.send(windows(0, 2))
+    assert store.tags == TAGS
+    assert store.steps("system/a") == [0, 1]
+    (record,) = caplog.records
+    assert "does not take the metric 'system/b'" in record.getMessage()
+
+
+def test_a_metric_and_a_tag_that_are_refused_at_once(
+    store: AppendingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.bad_keys = {"system/b", "system/gpu_0"}
+    log = RunLog(store, "run", 0, TAGS)
+    log.send(windows(0, 2))
+    log.send(windows(2, 1))
+    assert store.steps("system/a") == [0, 1, 2]
+    assert store.tags == {}
+    assert len(caplog.records) == 2
+
+
+def test_a_failure_while_it_is_asked_for_the_run_keeps_the_tags(
+    store: AppendingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RunLog(store, "run", 0, TAGS)
+    store.bad_keys = {"system/gpu_0"}
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "is_deleted", True)
+        with pytest.raises(RunDeletedError):
+            log.send(windows(0, 2))
+    store.bad_keys = set()
+    log.send(windows(0, 2))
+    assert store.tags == TAGS
+    assert store.steps("system/a") == [0, 1]
 
 
 # ---- addresses ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from sysmetrics_native import Sampler, catalog, configure, settings
 
 SOURCES = "cpu, memory, disk_space, network"
 OPTIONS = (
-    "backend, disk_paths, enabled, node_id, procfs_path, recorder, recorder_megabytes, "
+    "backend, disk_paths, enabled, gpus, node_id, procfs_path, recorder, recorder_megabytes, "
     "shutdown_timeout, sources, spool_dir, statistics, sysfs_path"
 )
 
@@ -130,8 +131,48 @@ BAD_STATISTICS: list[Any] = ["", [], "mean,", 1]
 BAD_TRUTHS: list[Any] = ["yes", "", 2, 1.0, "on", []]
 BAD_RECORDERS: list[Any] = ["", 2, 1.5, b"x", "a\0b", []]
 BAD_MEGABYTES: list[Any] = [0, 0.09, 65537, "much", True, []]
+BAD_GPUS: list[Any] = [
+    *(
+        "",
+        ",",
+        "0,",
+        "0,,1",
+        "-1",
+        "64",
+        "0,-1",
+        "1.5",
+        "0x1",
+        "²",
+        "All",
+        "all,0",
+        "0,none",
+        "gpu0",
+    ),
+    *(
+        "GPU-",
+        "GPU-a b",
+        "MIG-;",
+        "gpu-1",
+        -1,
+        64,
+        1.5,
+        True,
+        False,
+        [],
+        (),
+        {},
+        [True],
+        [-1],
+        [64],
+    ),
+    *([0, None], [0, ""], ["all"], [[0]], [1.0], b"0", b"", math.nan, object),
+]
 BAD_PATHS: list[Any] = ["", 1, b"x", "a\0b", True, []]
 RECORDER = "off, on, or a path"
+GPUS = (
+    "all, visible, none, or a list of indices from 0 to 63 and of UUIDs (GPU-…, MIG-…), or text "
+    "with commas between them"
+)
 MEGABYTES = "a number of megabytes from 0.1 to 65536"
 PATH = "a path"
 REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
@@ -143,6 +184,7 @@ REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
     *(("recorder", value, RECORDER) for value in BAD_RECORDERS),
     *(("recorder_megabytes", value, MEGABYTES) for value in BAD_MEGABYTES),
     *(("spool_dir", value, PATH) for value in BAD_PATHS),
+    *(("gpus", value, GPUS) for value in BAD_GPUS),
 ]
 
 
@@ -190,6 +232,8 @@ def test_a_variable_that_is_not_allowed_is_named(monkeypatch, name, text, allowe
         ("shutdown_timeout", "soon", TIMEOUT),
         ("shutdown_timeout", "-1", TIMEOUT),
         ("node_id", "///", NODE),
+        ("gpus", "0,x", GPUS),
+        ("gpus", "", GPUS),
     ],
 )
 def test_a_variable_of_the_monitor_that_is_not_allowed_is_named(monkeypatch, name, text, allowed):
@@ -298,6 +342,49 @@ def test_samples_are_in_their_range_or_refused(value):
 def test_truth(value, parsed):
     configure(enabled=value)
     assert settings.option("enabled") is parsed
+
+
+@pytest.mark.parametrize(
+    ("value", "choice"),
+    [
+        *((word, word) for word in ("all", "visible", "none")),
+        ("0", (0,)),
+        (" 1 , 0 ", (1, 0)),
+        ("0,1,0", (0, 1)),
+        ([0, 1], (0, 1)),
+        ((1, "0", "1"), (1, 0)),
+        (range(2), (0, 1)),
+        (7, (7,)),
+        ("63", (63,)),
+        (np.int64(3), (3,)),
+        (np.array([2, 3]), (2, 3)),
+        ("GPU-8932", ("GPU-8932",)),
+        ("MIG-GPU-8932f937-d72c/7/0", ("MIG-GPU-8932f937-d72c/7/0",)),
+        (["GPU-8932", 1], ("GPU-8932", 1)),
+    ],
+)
+def test_gpus(monkeypatch, value, choice):
+    configure(gpus=value)
+    assert settings.option("gpus") == choice
+    assert settings.option("gpus", choice) == choice, "it is its own value, too"
+    if isinstance(value, str):
+        configure(gpus=None)
+        monkeypatch.setenv("SYSMETRICS_NATIVE_GPUS", value)
+        assert settings.option("gpus") == choice
+
+
+@given(value=st.one_of(st.text(), st.integers(), st.lists(st.one_of(st.text(), st.integers()))))
+def test_gpus_are_a_word_or_a_list_or_refused(value):
+    choice, message = outcome(lambda: settings.option("gpus", value))
+    if message:
+        assert message == f"gpus must be {GPUS}, got {value!r}"
+        return
+    if choice not in ("all", "visible", "none"):
+        assert isinstance(choice, tuple)
+        assert choice
+        assert len(set(choice)) == len(choice)
+        for entry in choice:
+            assert str(entry).startswith(("GPU-", "MIG-")) or 0 <= entry <= 63
 
 
 def test_further_disk_paths_are_normalised_and_told_apart():
@@ -468,6 +555,7 @@ def test_defaults_are_those_of_the_table():
         "sources": ("default",),
         "statistics": ("mean",),
         "disk_paths": (os.sep,),
+        "gpus": "all",
         "procfs_path": "/proc",
         "sysfs_path": "/sys",
         "recorder": False,

@@ -248,20 +248,27 @@ static int read_ecc(void *state, int index, double *readings)
     return outcome(amd, index, ECC, error);
 }
 
+/* A call that reads one value. */
+#define READS(value, function, group, pace, read)                                                  \
+    {function, SMN_GPU_##group, SMN_GPU_##pace, read, SMN_GPU_##value, SMN_GPU_##value}
+
 static const smn_gpu_call calls[] = {
-    [ACTIVITY] = {"amdsmi_get_gpu_activity", SMN_GPU_BASIC, SMN_GPU_FAST, read_activity},
-    [MEMORY_USED] = {"amdsmi_get_gpu_memory_usage", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory_used},
-    [MEMORY_TOTAL] = {"amdsmi_get_gpu_memory_total", SMN_GPU_BASIC, SMN_GPU_FAST,
-                      read_memory_total},
-    [POWER] = {"amdsmi_get_power_info", SMN_GPU_BASIC, SMN_GPU_FAST, read_power},
-    [ENERGY] = {"amdsmi_get_energy_count", SMN_GPU_BASIC, SMN_GPU_FAST, read_energy},
-    [POWER_CAP] = {"amdsmi_get_power_cap_info", SMN_GPU_BASIC, SMN_GPU_SLOW, read_power_cap},
-    [TEMPERATURE] = {"amdsmi_get_temp_metric", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_temperature},
-    [GFX_CLOCK] = {"amdsmi_get_clock_info (GFX)", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_gfx_clock},
-    [MEMORY_CLOCK] = {"amdsmi_get_clock_info (MEM)", SMN_GPU_DETAIL, SMN_GPU_SLOW,
-                      read_memory_clock},
-    [ECC] = {"amdsmi_get_gpu_total_ecc_count", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_ecc},
+    [ACTIVITY] = READS(UTILIZATION, "amdsmi_get_gpu_activity", BASIC, FAST, read_activity),
+    [MEMORY_USED] = READS(MEMORY_USED, "amdsmi_get_gpu_memory_usage", BASIC, FAST,
+                          read_memory_used),
+    [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "amdsmi_get_gpu_memory_total", BASIC, FAST,
+                           read_memory_total),
+    [POWER] = READS(POWER, "amdsmi_get_power_info", BASIC, FAST, read_power),
+    [ENERGY] = READS(ENERGY, "amdsmi_get_energy_count", BASIC, FAST, read_energy),
+    [POWER_CAP] = READS(POWER_LIMIT, "amdsmi_get_power_cap_info", BASIC, SLOW, read_power_cap),
+    [TEMPERATURE] = READS(TEMPERATURE, "amdsmi_get_temp_metric", DETAIL, SLOW, read_temperature),
+    [GFX_CLOCK] = READS(SM_CLOCK, "amdsmi_get_clock_info", DETAIL, SLOW, read_gfx_clock),
+    [MEMORY_CLOCK] = READS(MEMORY_CLOCK, "amdsmi_get_clock_info of the memory", DETAIL, SLOW,
+                           read_memory_clock),
+    [ECC] = READS(ECC_ERRORS, "amdsmi_get_gpu_total_ecc_count", DETAIL, SLOW, read_ecc),
 };
+
+#undef READS
 
 /* ---- devices ----------------------------------------------------------------------------------
  */

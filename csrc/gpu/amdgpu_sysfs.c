@@ -399,17 +399,23 @@ static int read_memory_clock(void *state, int index, double *readings)
     return read_clock(state, index, MEMORY_CLOCK, &readings[SMN_GPU_MEMORY_CLOCK]);
 }
 
+/* A call that reads one value. */
+#define READS(value, function, group, pace, read)                                                  \
+    {function, SMN_GPU_##group, SMN_GPU_##pace, read, SMN_GPU_##value, SMN_GPU_##value}
+
 static const smn_gpu_call calls[] = {
-    [BUSY] = {"gpu_busy_percent", SMN_GPU_BASIC, SMN_GPU_FAST, read_busy},
-    [MEMORY_USED] = {"mem_info_vram_used", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory_used},
-    [MEMORY_TOTAL] = {"mem_info_vram_total", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory_total},
-    [POWER] = {"hwmon/power1_average", SMN_GPU_BASIC, SMN_GPU_FAST, read_power},
-    [ENERGY] = {"hwmon/energy1_input", SMN_GPU_BASIC, SMN_GPU_FAST, read_energy},
-    [POWER_CAP] = {"hwmon/power1_cap", SMN_GPU_BASIC, SMN_GPU_SLOW, read_power_cap},
-    [TEMPERATURE] = {"hwmon/temp2_input", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_temperature},
-    [GFX_CLOCK] = {"hwmon/freq1_input", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_gfx_clock},
-    [MEMORY_CLOCK] = {"hwmon/freq2_input", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_memory_clock},
+    [BUSY] = READS(UTILIZATION, "gpu_busy_percent", BASIC, FAST, read_busy),
+    [MEMORY_USED] = READS(MEMORY_USED, "mem_info_vram_used", BASIC, FAST, read_memory_used),
+    [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "mem_info_vram_total", BASIC, FAST, read_memory_total),
+    [POWER] = READS(POWER, "hwmon/power1_average", BASIC, FAST, read_power),
+    [ENERGY] = READS(ENERGY, "hwmon/energy1_input", BASIC, FAST, read_energy),
+    [POWER_CAP] = READS(POWER_LIMIT, "hwmon/power1_cap", BASIC, SLOW, read_power_cap),
+    [TEMPERATURE] = READS(TEMPERATURE, "hwmon/temp2_input", DETAIL, SLOW, read_temperature),
+    [GFX_CLOCK] = READS(SM_CLOCK, "hwmon/freq1_input", DETAIL, SLOW, read_gfx_clock),
+    [MEMORY_CLOCK] = READS(MEMORY_CLOCK, "hwmon/freq2_input", DETAIL, SLOW, read_memory_clock),
 };
+
+#undef READS
 
 /* ---- who a device is --------------------------------------------------------------------------
  */

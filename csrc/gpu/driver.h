@@ -92,6 +92,8 @@ typedef struct {
      *   other       not this time
      */
     int (*read)(void *state, int index, double *readings);
+    int first; /* of the readings that it may write … */
+    int last;  /* … which lie side by side */
 } smn_gpu_call;
 
 /* Who a device is. Empty text and NaN where the driver does not tell. */

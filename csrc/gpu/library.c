@@ -13,7 +13,7 @@ static void *open_library(const char *path, smn_gpu_attempt *attempt)
 {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library != NULL)
-        snprintf(attempt->library, sizeof attempt->library, "%s", path);
+        snprintf(attempt->library, sizeof attempt->library, "%.*s", SMN_GPU_TEXT_BYTES - 1, path);
     return library;
 }
 

@@ -56,7 +56,7 @@ enum {
     SMN_NVML_DEVICE_UUID_V2_BUFFER_SIZE = 96
 };
 
-/* What slows the clocks: bits of nvmlDeviceGetCurrentClocksThrottleReasons. */
+/* What slows the clocks: bits of nvmlDeviceGetCurrentClocksEventReasons. */
 enum {
     SMN_NVML_CLOCKS_SW_POWER_CAP = 0x4,
     SMN_NVML_CLOCKS_HW_SLOWDOWN = 0x8,
@@ -185,6 +185,7 @@ typedef struct {
     ADD(nvmlDeviceGetTotalEnergyConsumption, (smn_nvml_device, unsigned long long *))              \
     ADD(nvmlDeviceGetTemperature, (smn_nvml_device, unsigned int, unsigned int *))                 \
     ADD(nvmlDeviceGetClockInfo, (smn_nvml_device, unsigned int, unsigned int *))                   \
+    ADD(nvmlDeviceGetCurrentClocksEventReasons, (smn_nvml_device, unsigned long long *))           \
     ADD(nvmlDeviceGetCurrentClocksThrottleReasons, (smn_nvml_device, unsigned long long *))        \
     ADD(nvmlDeviceGetTotalEccErrors,                                                               \
         (smn_nvml_device, unsigned int, unsigned int, unsigned long long *))                       \

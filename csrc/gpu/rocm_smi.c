@@ -291,19 +291,26 @@ static int read_ecc(void *state, int index, double *readings)
     return outcome(rocm, index, ECC, error);
 }
 
+/* A call that reads one value. */
+#define READS(value, function, group, pace, read)                                                  \
+    {function, SMN_GPU_##group, SMN_GPU_##pace, read, SMN_GPU_##value, SMN_GPU_##value}
+
 static const smn_gpu_call calls[] = {
-    [ACTIVITY] = {"rsmi_dev_busy_percent_get", SMN_GPU_BASIC, SMN_GPU_FAST, read_activity},
-    [MEMORY_USED] = {"rsmi_dev_memory_usage_get", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory_used},
-    [MEMORY_TOTAL] = {"rsmi_dev_memory_total_get", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory_total},
-    [POWER] = {"rsmi_dev_power_get", SMN_GPU_BASIC, SMN_GPU_FAST, read_power},
-    [ENERGY] = {"rsmi_dev_energy_count_get", SMN_GPU_BASIC, SMN_GPU_FAST, read_energy},
-    [POWER_CAP] = {"rsmi_dev_power_cap_get", SMN_GPU_BASIC, SMN_GPU_SLOW, read_power_cap},
-    [TEMPERATURE] = {"rsmi_dev_temp_metric_get", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_temperature},
-    [GFX_CLOCK] = {"rsmi_dev_gpu_clk_freq_get (SYS)", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_gfx_clock},
-    [MEMORY_CLOCK] = {"rsmi_dev_gpu_clk_freq_get (MEM)", SMN_GPU_DETAIL, SMN_GPU_SLOW,
-                      read_memory_clock},
-    [ECC] = {"rsmi_dev_ecc_count_get", SMN_GPU_DETAIL, SMN_GPU_SLOW, read_ecc},
+    [ACTIVITY] = READS(UTILIZATION, "rsmi_dev_busy_percent_get", BASIC, FAST, read_activity),
+    [MEMORY_USED] = READS(MEMORY_USED, "rsmi_dev_memory_usage_get", BASIC, FAST, read_memory_used),
+    [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "rsmi_dev_memory_total_get", BASIC, FAST,
+                           read_memory_total),
+    [POWER] = READS(POWER, "rsmi_dev_power_get", BASIC, FAST, read_power),
+    [ENERGY] = READS(ENERGY, "rsmi_dev_energy_count_get", BASIC, FAST, read_energy),
+    [POWER_CAP] = READS(POWER_LIMIT, "rsmi_dev_power_cap_get", BASIC, SLOW, read_power_cap),
+    [TEMPERATURE] = READS(TEMPERATURE, "rsmi_dev_temp_metric_get", DETAIL, SLOW, read_temperature),
+    [GFX_CLOCK] = READS(SM_CLOCK, "rsmi_dev_gpu_clk_freq_get", DETAIL, SLOW, read_gfx_clock),
+    [MEMORY_CLOCK] = READS(MEMORY_CLOCK, "rsmi_dev_gpu_clk_freq_get of the memory", DETAIL, SLOW,
+                           read_memory_clock),
+    [ECC] = READS(ECC_ERRORS, "rsmi_dev_ecc_count_get", DETAIL, SLOW, read_ecc),
 };
+
+#undef READS
 
 /* ---- devices ----------------------------------------------------------------------------------
  */

@@ -27,6 +27,7 @@ from sysmetrics_native.threads import Thread
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_SUCH_RUN,
+    NO_TAGS,
     absolute_uri,
     connect,
     error_code,
@@ -78,10 +79,11 @@ class Delivery:
 
     Args:
         run_id: the run.
-        tracking_uri: the server, or `None` for the one that is set in MLflow now.
+        tracking_uri: the server; see `resolve_uri`.
         spool_dir: the option of this name.
         window_seconds: how long a window is, which decides how many share a request.
         resume: count steps on from the largest that a system metric of the run has.
+        tags: set on the run with its first metrics, in the same request.
         on_run_over: called on the delivery thread when the run has ended or takes no more.
     """
 
@@ -94,12 +96,12 @@ class Delivery:
         window_seconds: float,
         resume: bool,
         on_run_over: Callable[[], object],
+        tags: Mapping[str, str] = NO_TAGS,
     ) -> None:
         self._run_id = run_id
-        # MlflowClient resolves None when it is made; that must not wait for the thread.
-        self._tracking_uri = tracking_uri or _current_tracking_uri()
-        self.recorded_uri = without_secrets(absolute_uri(self._tracking_uri))
-        """The same for files, which others may see, and which may be read from another folder."""
+        self._tracking_uri = resolve_uri(tracking_uri)
+        self._recorded_uri = uri_for_files(self._tracking_uri)
+        self._tags = tags
         self._spool_dir = spool_dir
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
@@ -212,11 +214,12 @@ class Delivery:
         folder, writer = self._place or self._find_place()
         origin = Origin(
             self._run_id,
-            self.recorded_uri,
+            self._recorded_uri,
             self._first_step,
             writer,
             time.time(),
             self._surroundings,
+            self._tags,
         )
         return Spool(os.path.join(folder, new_name(self._run_id, SUFFIX)), origin)
 
@@ -238,7 +241,7 @@ class Delivery:
 
     def _serve(self) -> None:
         tracking = self._request(partial(connect, self._tracking_uri))
-        log = RunLog(tracking, self._run_id, self._first_step)
+        log = RunLog(tracking, self._run_id, self._first_step, self._tags)
         next_check = time.monotonic() + self._check_seconds
         while True:
             batch = self._next_batch(next_check)
@@ -374,7 +377,21 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, RunDeletedError) or is_permanent(error)
 
 
-def _current_tracking_uri() -> str:
+def uri_for_files(tracking_uri: str) -> str:
+    """A tracking URI for files, which others may see and which may be read in another folder."""
+    return without_secrets(absolute_uri(tracking_uri))
+
+
+def resolve_uri(tracking_uri: str | None) -> str:
+    """A tracking URI, where none is given the one that is set in MLflow now.
+
+    MlflowClient would find it when it is made, but that must not wait for a thread.
+
+    Raises:
+        ModuleNotFoundError: MLflow is not installed, and it is the one to ask.
+    """
+    if tracking_uri:
+        return tracking_uri
     try:
         import mlflow
     except ModuleNotFoundError as error:

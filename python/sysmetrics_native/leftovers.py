@@ -41,6 +41,8 @@ class Leftover(Protocol):
     """The server, without secrets."""
     first_step: int | None
     """The step of window 0, where the file says it."""
+    tags: Mapping[str, str]
+    """To be set on the run with the first of them."""
     counts_all_windows: bool
     """Whether window 0 is the run's first, and not the first that is still there."""
     ending: str
@@ -76,6 +78,7 @@ class SpoolLeftover:
         self.run_id = origin.run_id
         self.tracking_uri = origin.tracking_uri
         self.first_step = self._file.first_step
+        self.tags = origin.tags
         self.counts_all_windows = True
         self.is_in_use = not self._file.lock() or (
             self._file.ended is None and origin.writer.is_alive() is True
@@ -115,6 +118,7 @@ class RecordingLeftover:
         self.run_id = self._run.run_id
         self.tracking_uri = self._run.tracking_uri
         self.first_step = self._run.first_step
+        self.tags = self._run.tags
         self.counts_all_windows = False
         self.is_in_use = recording.is_being_written()
         self.damage = _counted(recording.damaged_rows, "damaged row")

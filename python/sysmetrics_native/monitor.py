@@ -9,7 +9,14 @@ import threading
 import time
 
 from sysmetrics_native import catalog, settings, termination
-from sysmetrics_native.delivery import Counts, Delivery, recover_command
+from sysmetrics_native.delivery import (
+    Counts,
+    Delivery,
+    recover_command,
+    resolve_uri,
+    uri_for_files,
+)
+from sysmetrics_native.gpus import identity_tags
 from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
 from sysmetrics_native.threads import Thread
@@ -66,6 +73,19 @@ class SystemMetricsMonitor:
         self.node_id = settings.mlflow_node_id(node_id)
         self._statistics: tuple[str, ...] = settings.option("statistics")
         self._shutdown_timeout: float = settings.option("shutdown_timeout")
+        self._key_prefix = catalog.metric_prefix(self.node_id)
+        tracking_uri = resolve_uri(tracking_uri)
+        self._sampler = Sampler(
+            self.sampling_interval,
+            self.samples_before_logging,
+            recorded_run=RecordedRun(
+                run_id=run_id,
+                tracking_uri=uri_for_files(tracking_uri),
+                key_prefix=self._key_prefix,
+                statistics=self._statistics,
+                first_step=None if resume_logging else 0,
+            ),
+        )
         self._delivery = Delivery(
             run_id,
             tracking_uri,
@@ -73,17 +93,7 @@ class SystemMetricsMonitor:
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
             on_run_over=self._on_run_over,
-        )
-        self._sampler = Sampler(
-            self.sampling_interval,
-            self.samples_before_logging,
-            recorded_run=RecordedRun(
-                run_id=run_id,
-                tracking_uri=self._delivery.recorded_uri,
-                key_prefix=catalog.metric_prefix(self.node_id),
-                statistics=self._statistics,
-                first_step=None if resume_logging else 0,
-            ),
+            tags=identity_tags(self._sampler.gpus, self._key_prefix),
         )
         self._run_id = run_id
         self._pid = os.getpid()
@@ -195,13 +205,12 @@ class SystemMetricsMonitor:
 
     def _drain(self) -> None:
         """Turn windows into metrics until the sampler stops."""
-        prefix = catalog.metric_prefix(self.node_id)
         schema = self._sampler.schema
         percentiles = any(name.startswith("p") for name in self._statistics)
         try:
             for window in self._sampler.windows(percentiles=percentiles):
                 metrics = catalog.metrics_of(window, schema, self._statistics)
-                values = {prefix + key: value for key, value in metrics}
+                values = {self._key_prefix + key: value for key, value in metrics}
                 self._delivery.put(catalog.timestamp_ms(window), values)
         except Exception:  # a bug of ours must end monitoring with a trace, and nothing else
             _logger.exception("Stopped monitoring system metrics")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from sysmetrics_native import private_files, settings
 from sysmetrics_native.backends import Backend
 from sysmetrics_native.endings import surroundings
+from sysmetrics_native.gpus import identity_tags
 from sysmetrics_native.private_files import Writer
 from sysmetrics_native.recording_file import (
     DELIVERED,
@@ -192,6 +193,9 @@ def begin(plan: Plan, backend: Backend) -> Recorder | None:
 
 def _begin(plan: Plan, backend: Backend) -> Recorder:
     layout = backend.layout
+    run = plan.run
+    if run is not None:
+        run = run._replace(tags=identity_tags(backend.gpus, run.key_prefix))
     description = Description(
         package=importlib.metadata.version("sysmetrics-native"),
         backend=backend.name,
@@ -200,7 +204,7 @@ def _begin(plan: Plan, backend: Backend) -> Recorder:
         started=time.time(),
         writer=Writer.this_process(),
         layout=layout,
-        run=plan.run,
+        run=run,
         surroundings=surroundings(),
     ).encode()
     data_offset, capacity = plan_ring(layout.columns, len(description), plan.megabytes * 1e6)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sysmetrics_native import catalog, private_files, settings
 from sysmetrics_native.backends.fold import RowTime
 from sysmetrics_native.private_files import Writer
+from sysmetrics_native.tracking import NO_TAGS
 from sysmetrics_native.window import SeriesInfo
 
 MAGIC = b"SMNREC\x1a\n"
@@ -96,6 +97,8 @@ class RecordedRun(NamedTuple):
     statistics: tuple[str, ...]
     first_step: int | None
     """Step of the first window; `None` where it follows those that the run had before."""
+    tags: Mapping[str, str] = NO_TAGS
+    """To be set on the run."""
 
 
 class Description(NamedTuple):
@@ -180,6 +183,14 @@ class _Fields:
             raise self._refuse(name)
         return value
 
+    def texts(self, name: str) -> Mapping[str, str]:
+        """Texts by their names; none where there is no such field."""
+        names = self.mapping(name)
+        if not names:
+            return NO_TAGS
+        texts = _Fields(f"{self._where}'s {name}", names)
+        return {one: texts.text(one) for one in names}
+
     def whole(self, name: str, low: int, high: int) -> int:
         value = self.value(name)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -231,6 +242,7 @@ def _decode_run(fields: _Fields) -> RecordedRun:
         first_step=None
         if fields.value("first_step") is None
         else fields.whole("first_step", 0, 1 << 63),
+        tags=fields.texts("tags"),
     )
 
 

@@ -131,7 +131,7 @@ def send(leftover: Leftover, tracking: Tracking, plan: Plan, report: Report) -> 
     Raises:
         Exception: what MLflow raises. What arrived until then is not sent again the next time.
     """
-    log = RunLog(tracking, leftover.run_id, plan.first_step)
+    log = RunLog(tracking, leftover.run_id, plan.first_step, leftover.tags)
     leftover.mark_first_step(plan.first_step)
     sent = 0
     report(sent, plan.windows)

@@ -10,6 +10,7 @@ from sysmetrics_native.redaction import error_text
 from sysmetrics_native.spool import WaitingWindow
 from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
+    NO_TAGS,
     REFUSED_CONTENT,
     Entry,
     RunState,
@@ -37,12 +38,21 @@ class RunLog:
         run_id: the run.
         first_step: the step of window 0; `None` to go on behind the largest step of any system
             metric, which the server is asked for when it is needed.
+        tags: set on the run with the first request that logs something. To set them twice does no
+            harm.
     """
 
-    def __init__(self, tracking: Tracking, run_id: str, first_step: int | None) -> None:
+    def __init__(
+        self,
+        tracking: Tracking,
+        run_id: str,
+        first_step: int | None,
+        tags: Mapping[str, str] = NO_TAGS,
+    ) -> None:
         self._tracking = tracking
         self._run_id = run_id
         self.first_step = first_step
+        self._tags = tags  # that the server may not have
         self._in_doubt = False
         self._keys: dict[str, bool] = {}  # whether MLflow takes it
 
@@ -74,10 +84,12 @@ class RunLog:
         return state
 
     def send_entries(self, entries: Sequence[Entry]) -> None:
-        """Log entries as they are, but for those that MLflow refuses."""
+        """Log entries as they are, but for those that MLflow refuses; and set the tags."""
         sound = [entry for entry in entries if self._is_sound(entry)]
-        for first in range(0, len(sound), MAX_METRICS_PER_BATCH):
-            self._send_batch(sound[first : first + MAX_METRICS_PER_BATCH])
+        while sound or self._tags:
+            room = MAX_METRICS_PER_BATCH - len(self._tags)
+            self._send_batch(sound[:room])
+            sound = sound[room:]
 
     # ---- what MLflow refuses --------------------------------------------------------------------
 
@@ -100,16 +112,43 @@ class RunLog:
 
     def _send_batch(self, batch: Sequence[Entry]) -> None:
         try:
-            self._tracking.log(self._run_id, batch)
+            self._tracking.log(self._run_id, batch, self._tags)
         except Exception as error:
             if error_code(error) not in REFUSED_CONTENT:
                 raise
             self.state()  # a run that is gone refuses everything, and nothing is wrong with a key
-            refused = self._send_what_is_taken(batch, error)
-            if len(refused) == len({entry.key for entry in batch}):
+            if self._tags:
+                self._send_without_tags(batch, error)
+            else:
+                self._send_in_parts(batch, error)
+        else:
+            self._tags = NO_TAGS
+
+    def _send_in_parts(self, batch: Sequence[Entry], error: Exception) -> None:
+        """Log what can be of a batch of metrics that was refused."""
+        refused = self._send_what_is_taken(batch, error)
+        if len(refused) == len({entry.key for entry in batch}):
+            raise error
+        for key, reason in refused.items():
+            self._refuse(key, error_text(reason))
+
+    def _send_without_tags(self, batch: Sequence[Entry], error: Exception) -> None:
+        """Log a batch that was refused with tags; they are to blame if it is taken without."""
+        try:
+            if batch:
+                self._tracking.log(self._run_id, batch)
+        except Exception as reason:
+            if error_code(reason) not in REFUSED_CONTENT:
                 raise
-            for key, reason in refused.items():
-                self._refuse(key, error_text(reason))
+            self._send_in_parts(batch, reason)  # and the tags with another batch
+            return
+        _logger.warning(
+            "MLflow does not take the tags %s, so they are not set on run %s: %s",
+            ", ".join(self._tags),
+            self._run_id,
+            error_text(error),
+        )
+        self._tags = NO_TAGS
 
     def _send_what_is_taken(self, batch: Sequence[Entry], error: Exception) -> dict[str, Exception]:
         """Log the metrics of a refused batch that are not to blame; returns those that are."""

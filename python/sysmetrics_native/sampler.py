@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sysmetrics_native import settings
 from sysmetrics_native.backends import SamplingOptions, choose_backend
+from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.window import SeriesInfo, Window
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Sampler:
         sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
             or ``-name`` to drop one.
         disk_paths: mount points for the disk space metrics; the first has the plain keys.
+        gpus: which GPUs: ``all``, ``visible`` (what ``CUDA_VISIBLE_DEVICES``,
+            ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` leave), ``none``, or indices and
+            UUIDs, as a list or as text with commas. The keys keep the driver's index.
         procfs_path, sysfs_path: roots of the kernel's file systems.
         recorder: whether to write every row to a file that outlives this process, which
             `sysmetrics_native.recording` reads: `False`, `True` for the user's own folder of
@@ -62,6 +66,7 @@ class Sampler:
         backend: str | None = None,
         sources: str | Iterable[str] | None = None,
         disk_paths: str | Iterable[str] | None = None,
+        gpus: str | int | Iterable[str | int] | None = None,
         procfs_path: str | os.PathLike[str] | None = None,
         sysfs_path: str | os.PathLike[str] | None = None,
         recorder: bool | str | os.PathLike[str] | None = None,
@@ -72,6 +77,7 @@ class Sampler:
             "backend": backend,
             "sources": sources,
             "disk_paths": disk_paths,
+            "gpus": gpus,
             "procfs_path": procfs_path,
             "sysfs_path": sysfs_path,
         }
@@ -100,6 +106,11 @@ class Sampler:
     def schema(self) -> tuple[SeriesInfo, ...]:
         """What each window holds: key, unit, source and kind of every series."""
         return self._backend.schema
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that are read, by their indices."""
+        return self._backend.gpus
 
     def start(self) -> None:
         """Take the first reading, which counters start from, and begin to sample.
@@ -203,9 +214,9 @@ class Sampler:
             "interval_seconds", "mean_cost_seconds", "max_cost_seconds"}}, "recorder": {"path",
             "rows", "errors"}}``: ticks taken and skipped, windows merged because nobody took them,
             and for each source how often it was read, how often that failed, how far apart its
-            readings are, and what one costs in seconds of the sampling thread's time; of the
-            recording the rows that it took and those that could not be written, or `None` instead
-            of all three where there is none.
+            readings are, and what one costs in seconds of the time of the thread that makes it
+            (the GPUs have their own); of the recording the rows that it took and those that could
+            not be written, or `None` instead of all three where there is none.
         """
         recording = None
         if self._recorder is not None:

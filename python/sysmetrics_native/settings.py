@@ -7,11 +7,13 @@ environment beats the constructor's arguments.
 
 from __future__ import annotations
 
+import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sysmetrics_native import catalog
+from sysmetrics_native import catalog, gpus
 
 ENVIRONMENT_PREFIX = "SYSMETRICS_NATIVE_"
 
@@ -25,6 +27,8 @@ MAX_INTERVAL_SECONDS = 3600.0
 MAX_SAMPLES_PER_WINDOW = 1_000_000
 MAX_SHUTDOWN_TIMEOUT_SECONDS = 3600.0
 MAX_RECORDER_MEGABYTES = 65536
+
+_GPU_UUID = re.compile(r"(?:GPU|MIG)-[\w/-]+", re.ASCII)
 
 
 # ---- values -------------------------------------------------------------------------------------
@@ -128,6 +132,42 @@ def _parse_disk_paths(name: str, value: object) -> tuple[str, ...]:
     return paths
 
 
+def _parse_gpus(name: str, value: object) -> gpus.Choice:
+    """Which GPUs; whether they are there is known only when they are looked for."""
+    allowed = (
+        f"{', '.join(gpus.WORDS)}, or a list of indices from 0 to {gpus.MAX_INDEX} and of UUIDs "
+        "(GPU-…, MIG-…), or text with commas between them"
+    )
+    if isinstance(value, str) and value in gpus.WORDS:
+        return value
+    if isinstance(value, str):
+        entries: list[object] = [part.strip() for part in value.split(",")]
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        entries = list(value)
+    else:
+        entries = [value]
+    try:
+        parsed = [_parse_gpu(entry) for entry in entries]
+    except (TypeError, ValueError):
+        raise _refuse(name, allowed, value) from None
+    if not parsed:
+        raise _refuse(name, allowed, value)
+    return tuple(dict.fromkeys(parsed))
+
+
+def _parse_gpu(entry: object) -> int | str:
+    """An index or a UUID; a `ValueError` or `TypeError` where it is none."""
+    if isinstance(entry, str):
+        if _GPU_UUID.fullmatch(entry):
+            return entry
+        index = int(entry) if entry.isascii() and entry.isdecimal() else -1
+    else:
+        index = -1 if isinstance(entry, bool) else operator.index(entry)  # type: ignore[arg-type]  # or TypeError
+    if not 0 <= index <= gpus.MAX_INDEX:
+        raise ValueError(entry)
+    return index
+
+
 def _parse_directory(name: str, value: object) -> str:
     try:
         path = os.fspath(value)  # type: ignore[call-overload]  # refused below if it is no path
@@ -190,6 +230,7 @@ _OPTIONS: Mapping[str, _Option] = {
     "sources": _Option(_parse_names, ("default",)),
     "statistics": _Option(_parse_statistics, ("mean",)),
     "disk_paths": _Option(_parse_disk_paths, (os.sep,)),
+    "gpus": _Option(_parse_gpus, gpus.ALL),
     "procfs_path": _Option(_parse_directory, "/proc"),
     "sysfs_path": _Option(_parse_directory, "/sys"),
     "recorder": _Option(_parse_recorder, False),
@@ -207,9 +248,10 @@ def configure(**options: Any) -> None:
 
     Args:
         **options: ``enabled``, ``backend`` (auto, native, psutil), ``sources``, ``statistics``
-            (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``procfs_path``,
-            ``sysfs_path``, ``recorder`` (off, on, or a path), ``recorder_megabytes`` (0.1 to
-            65536), ``spool_dir``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
+            (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``gpus`` (all, visible,
+            none, or indices and UUIDs), ``procfs_path``, ``sysfs_path``, ``recorder`` (off, on, or
+            a path), ``recorder_megabytes`` (0.1 to 65536), ``spool_dir``, ``shutdown_timeout``
+            (seconds, 0 to 3600), ``node_id``.
 
     Raises:
         ValueError: an unknown option, or a value that is not allowed; nothing is set then.

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from sysmetrics_native import private_files
 from sysmetrics_native.private_files import Writer
+from sysmetrics_native.tracking import NO_TAGS
 
 FORMAT = "sysmetrics-native spool"
 VERSION = 1
@@ -69,6 +70,8 @@ class Origin(NamedTuple):
     """Unix seconds."""
     surroundings: Mapping[str, Any]
     """See `endings.surroundings`."""
+    tags: Mapping[str, str] = NO_TAGS
+    """To be set on the run."""
 
 
 def spool_folder(spool_dir: str | None) -> str:
@@ -142,12 +145,20 @@ def _origin(content: Any, path: str) -> Origin:
             writer,
             float(content["created"]),
             dict(content["surroundings"]),
+            _tags(content.get("tags")),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SpoolError(f"{path} does not say whose windows it holds: {error!r}") from None
     if origin.first_step is not None and not _is_count(origin.first_step):
         raise SpoolError(f"{path} has an impossible first step: {origin.first_step!r}")
     return origin
+
+
+def _tags(content: Any) -> Mapping[str, str]:
+    """The tags of a first line; none where it has none, as it was once written."""
+    if not isinstance(content, dict):
+        return NO_TAGS
+    return {key: value for key, value in content.items() if isinstance(value, str)}
 
 
 def _lines(file: int, offset: int) -> Iterator[tuple[int, bytes]]:

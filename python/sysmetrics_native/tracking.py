@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 MAX_METRICS_PER_BATCH = 1000
-"""MLflow's own limit of a `log_batch`."""
+"""MLflow's own limit of a `log_batch`; tags count, too."""
 MAX_KEY_LENGTH = 250
 """MLflow's own limit of a metric's key."""
+
+NO_TAGS: Mapping[str, str] = {}
 
 SYSTEM_PREFIX = "system/"
 
@@ -143,12 +145,16 @@ class Tracking:
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
-    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
-        """Log at most `MAX_METRICS_PER_BATCH` entries with one request."""
-        from mlflow.entities import Metric
+    def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
+        """Log entries and set tags, at most `MAX_METRICS_PER_BATCH` of both, with one request."""
+        from mlflow.entities import Metric, RunTag
 
-        metrics = [Metric(*entry) for entry in entries]
-        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(*entry) for entry in entries],
+            tags=[RunTag(*tag) for tag in tags.items()],
+            synchronous=True,
+        )
 
     def run(self, run_id: str) -> RunState:
         """The run's state, with one request. Its metrics' histories are not loaded."""
@@ -170,12 +176,17 @@ class _RestTracking(Tracking):
         super().__init__(client)
         self._credentials = credentials
 
-    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
-        metrics = [
-            {"key": key, "value": value, "timestamp": timestamp_ms, "step": step}
-            for key, value, timestamp_ms, step in entries
-        ]
-        self._call("POST", _LOG_BATCH, json={"run_id": run_id, "metrics": metrics})
+    def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
+        batch: dict[str, Any] = {
+            "run_id": run_id,
+            "metrics": [
+                {"key": key, "value": value, "timestamp": timestamp_ms, "step": step}
+                for key, value, timestamp_ms, step in entries
+            ],
+        }
+        if tags:
+            batch["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
+        self._call("POST", _LOG_BATCH, json=batch)
 
     def run(self, run_id: str) -> RunState:
         run = self._call("GET", _GET_RUN, params={"run_id": run_id, "run_uuid": run_id})["run"]

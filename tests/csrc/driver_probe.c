@@ -1,5 +1,6 @@
 #include "driver_probe.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "check.h"
@@ -21,8 +22,20 @@ void driver_read(driver_probe *probe, int index)
     REQUIRE(probe->driver->call_count <= SMN_GPU_MOST_CALLS);
     for (int i = 0; i < SMN_GPU_READINGS; i++)
         probe->readings[i] = CHECK_NAN;
-    for (int i = 0; i < probe->driver->call_count; i++)
-        probe->errors[i] = probe->driver->calls[i].read(probe->state, index, probe->readings);
+    for (int i = 0; i < probe->driver->call_count; i++) {
+        double readings[SMN_GPU_READINGS];
+        const smn_gpu_call *call = &probe->driver->calls[i];
+        for (int r = 0; r < SMN_GPU_READINGS; r++)
+            readings[r] = CHECK_NAN;
+        probe->errors[i] = call->read(probe->state, index, readings);
+        for (int r = 0; r < SMN_GPU_READINGS; r++) {
+            if (isnan(readings[r]))
+                continue;
+            CHECK(r >= call->first && r <= call->last); /* as it has said */
+            CHECK_INT(probe->errors[i], 0);
+            probe->readings[r] = readings[r];
+        }
+    }
 }
 
 int driver_error(const driver_probe *probe, const char *function)

@@ -110,50 +110,53 @@ static void test_wrong_options(void)
         const char *says[3];
     } cases[] = {
         {"no such folder",
-         {SECOND, 1, "/no/such/folder", "/sys", "cpu", "/"},
+         {SECOND, 1, "/no/such/folder", "/sys", "cpu", "/", NULL},
          -ENOENT,
          {"procfs_path", "/no/such/folder", "No such file"}},
         {"a file as folder",
-         {SECOND, 1, file, "/sys", "cpu", "/"},
+         {SECOND, 1, file, "/sys", "cpu", "/", NULL},
          -ENOTDIR,
          {"procfs_path", "stat"}},
-        {"an empty path", {SECOND, 1, "", "/sys", "cpu", "/"}, -ENOENT, {"procfs_path"}},
+        {"an empty path", {SECOND, 1, "", "/sys", "cpu", "/", NULL}, -ENOENT, {"procfs_path"}},
         {"a very long path",
-         {SECOND, 1, long_path, "/sys", "cpu", "/"},
+         {SECOND, 1, long_path, "/sys", "cpu", "/", NULL},
          -ENAMETOOLONG,
          {"procfs_path", "xxx"}},
         {"unknown source",
-         {SECOND, 1, rig.tree.path, "/sys", "bogus", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", "bogus", "/", NULL},
          -EINVAL,
          {"sources", "bogus"}},
         {"unknown source behind a known one",
-         {SECOND, 1, rig.tree.path, "/sys", "cpu,bogus,memory", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", "cpu,bogus,memory", "/", NULL},
          -EINVAL,
          {"sources", "bogus"}},
         {"the start of a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cp", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", "cp", "/", NULL},
          -EINVAL,
          {"sources", "cp"}},
         {"more than a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cpus", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", "cpus", "/", NULL},
          -EINVAL,
          {"sources", "cpus"}},
         {"a blank in a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cpu, memory", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", "cpu, memory", "/", NULL},
          -EINVAL,
          {"sources", " memory"}},
         {"nothing between commas",
-         {SECOND, 1, rig.tree.path, "/sys", ",cpu", "/"},
+         {SECOND, 1, rig.tree.path, "/sys", ",cpu", "/", NULL},
          -EINVAL,
          {"sources"}},
-        {"no source", {SECOND, 1, rig.tree.path, "/sys", "", "/"}, -ENODATA, {"sources"}},
+        {"no source", {SECOND, 1, rig.tree.path, "/sys", "", "/", NULL}, -ENODATA, {"sources"}},
         {"no path, and so no source",
-         {SECOND, 1, rig.tree.path, "/sys", "disk_space", ""},
+         {SECOND, 1, rig.tree.path, "/sys", "disk_space", "", NULL},
          -ENODATA,
          {"sources", "disk_space"}},
-        {"interval 0", {0, 1, rig.tree.path, "/sys", "cpu", "/"}, -EINVAL, {"interval_ns", "0"}},
+        {"interval 0",
+         {0, 1, rig.tree.path, "/sys", "cpu", "/", NULL},
+         -EINVAL,
+         {"interval_ns", "0"}},
         {"0 samples",
-         {SECOND, 0, rig.tree.path, "/sys", "cpu", "/"},
+         {SECOND, 0, rig.tree.path, "/sys", "cpu", "/", NULL},
          -EINVAL,
          {"samples_per_window", "0"}},
     };
@@ -174,7 +177,7 @@ static void test_wrong_options(void)
     CHECK_INT(self_open_files(), open_files);
 
     /* A machine without /sys is good enough. */
-    const smn_options without_sys = {SECOND, 1, rig.tree.path, "/no/such/folder", "cpu", "/"};
+    const smn_options without_sys = {SECOND, 1, rig.tree.path, "/no/such/folder", "cpu", "/", NULL};
     smn_sampler *sampler = NULL;
     char error[SMN_ERROR_TEXT_BYTES] = "";
     CHECK_INT(smn_sampler_create(&without_sys, &sampler, error), 0);
@@ -868,7 +871,7 @@ static void test_whose_procfs(void)
             REQUIRE(symlinkat(self, files.tree.root, "self") == 0);
         fake_clock clock;
         fake_clock_init(&clock);
-        const smn_options options = {SECOND, 1, files.tree.path, "/sys", "network", "/"};
+        const smn_options options = {SECOND, 1, files.tree.path, "/sys", "network", "/", NULL};
         char error[SMN_ERROR_TEXT_BYTES];
         smn_sampler *sampler = NULL;
         REQUIRE(smn_sampler_create_with_clock(&options, &clock.clock, &sampler, error) == 0);

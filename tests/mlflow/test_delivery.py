@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from sysmetrics_native import delivery
 from sysmetrics_native.delivery import Delivery
-from sysmetrics_native.tracking import Entry, RunState, Tracking, connect
+from sysmetrics_native.tracking import NO_TAGS, Entry, RunState, Tracking, connect
 from tests.mlflow.logged import Logged
 from tests.support import wait_until
 
@@ -87,8 +87,8 @@ class Day(Tracking):
         self.is_back = False
         self.steps: list[int] = []
 
-    def log(self, run_id: str, entries: Sequence[Entry]) -> None:
-        assert len(entries) <= 1000
+    def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
+        assert len(entries) + len(tags) <= 1000
         if not self.is_back:
             raise ConnectionError(f"{run_id} cannot be reached")
         self.steps += [entry.step for entry in entries if entry.key == "system/metric_0"]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from sysmetrics_native.gpus import Choice, Gpu
 from sysmetrics_native.window import SeriesInfo, Window
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class SamplingOptions(NamedTuple):
     sysfs_path: str
     spelling: Mapping[str, str]
     """What users set an option with: its own name, or an environment variable; for messages."""
+    gpus: Choice
+    """Which GPUs are to be read."""
 
 
 class Backend(Protocol):
@@ -39,6 +42,8 @@ class Backend(Protocol):
 
     name: str
     schema: tuple[SeriesInfo, ...]
+    gpus: tuple[Gpu, ...]
+    """Those that are read, by their indices; see `gpus.Selection`."""
 
     def __init__(self, options: SamplingOptions) -> None:
         """Opens the sources; raises `ValueError` for what this machine or backend cannot do."""

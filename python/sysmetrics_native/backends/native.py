@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
@@ -10,9 +11,14 @@ from typing import Any
 
 from sysmetrics_native._native import ffi, lib
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
+from sysmetrics_native.backends.native_gpus import SOURCES as GPU_SOURCES
+from sysmetrics_native.backends.native_gpus import NativeGpus
+from sysmetrics_native.gpus import NONE, Gpu, describe_inventory, select
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.window import Series, SeriesInfo, Window
+
+_logger = logging.getLogger("sysmetrics_native")
 
 _KINDS = {
     lib.SMN_GAUGE: "gauge",
@@ -46,14 +52,15 @@ class NativeBackend:
 
     name = "native"
     schema: tuple[SeriesInfo, ...]
+    gpus: tuple[Gpu, ...] = ()
 
     def __init__(self, options: SamplingOptions) -> None:
+        sources = resolve_sources(options.sources, known_sources(), options.spelling["sources"])
+        self._gpus = self._find_gpus(options, sources)
         strings = {
             "procfs_path": os.fsencode(options.procfs_path),
             "sysfs_path": os.fsencode(options.sysfs_path),
-            "sources": ",".join(
-                resolve_sources(options.sources, known_sources(), options.spelling["sources"])
-            ).encode(),
+            "sources": ",".join(sources).encode(),
             "disk_paths": os.fsencode("\n".join(options.disk_paths)),
         }
         kept = {name: ffi.new("char[]", value) for name, value in strings.items()}
@@ -62,6 +69,7 @@ class NativeBackend:
             {
                 "interval_ns": round(options.interval * _NS_PER_SECOND),
                 "samples_per_window": options.samples_per_window,
+                "gpus": ffi.NULL if self._gpus is None else self._gpus.handle,
                 **kept,
             },
         )
@@ -79,6 +87,28 @@ class NativeBackend:
         )
         self.schema = tuple(series.info for series in self.layout.series)
         self._keys = [info.key for info in self.schema]
+
+    def _find_gpus(self, options: SamplingOptions, sources: tuple[str, ...]) -> NativeGpus | None:
+        """Those to be read; `None` where there are none, so that no thread waits for nothing."""
+        wanted = [name for name in GPU_SOURCES if name in sources]
+        if not wanted or options.gpus == NONE:
+            return None
+        found = NativeGpus(options.sysfs_path, wanted)
+        try:
+            _logger.info("%s", describe_inventory(found.inventory))
+            selection = select(options.gpus, found.inventory, os.environ, options.spelling["gpus"])
+            if selection.remark:
+                _logger.info("%s", selection.remark)
+            found.keep(selection)
+            found.log_messages()
+        except BaseException:
+            found.close()
+            raise
+        self.gpus = selection.gpus
+        if not self.gpus:
+            found.close()
+            return None
+        return found
 
     def _describe_series(self) -> list[RecordedSeries]:
         info = ffi.new("smn_series_info *")
@@ -126,7 +156,13 @@ class NativeBackend:
         if os.getpid() != self._pid:
             return True
         with self._lifecycle:
-            return bool(lib.smn_sampler_stop(self._handle, _nanoseconds(timeout)) == 0)
+            has_ended = bool(lib.smn_sampler_stop(self._handle, _nanoseconds(timeout)) == 0)
+        self._log_messages()
+        return has_ended
+
+    def _log_messages(self) -> None:
+        if self._gpus is not None:
+            self._gpus.log_messages()
 
     def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
         window = ffi.new("smn_window *")
@@ -138,6 +174,7 @@ class NativeBackend:
                 self._handle, _nanoseconds(wait), percentiles, window, statistics
             )
             if code == 0:
+                self._log_messages()
                 return self._to_window(window, statistics)
             if code in (-errno.ESHUTDOWN, -errno.ECHILD):
                 return None

@@ -16,6 +16,7 @@ from typing import Any
 from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.threads import Thread
@@ -70,6 +71,7 @@ class PsutilBackend:
 
     name = "psutil"
     schema: tuple[SeriesInfo, ...]
+    gpus: tuple[Gpu, ...] = ()
 
     def __init__(self, options: SamplingOptions) -> None:
         for name, value, usual in (
