@@ -204,13 +204,12 @@ static void test_no_use(void)
     check_case(NULL);
 }
 
-static int (*symbol(const char *name))(void)
+/* Of the library that the driver has loaded. */
+static void look_up(const char *name, void *slot)
 {
     static const char *const names[] = {"librocm_smi64.so", NULL};
     smn_gpu_attempt attempt = {0};
-    int (*function)(void);
-    REQUIRE(smn_gpu_symbol(smn_gpu_load(names, NULL, &attempt), name, &function));
-    return function;
+    REQUIRE(smn_gpu_symbol(smn_gpu_load(names, NULL, &attempt), name, slot));
 }
 
 /* The library counts who has initialised it; whoever shuts it down too often takes it away. */
@@ -218,8 +217,10 @@ static void test_shut_down(void)
 {
     driver_probe probe;
     open_on(&probe, "6", "2", "");
-    int (*shut_down)(void) = symbol("rsmi_shut_down");
-    int (*initialise)(uint64_t) = (int (*)(uint64_t))symbol("rsmi_init");
+    int (*shut_down)(void);
+    int (*initialise)(uint64_t);
+    look_up("rsmi_shut_down", &shut_down);
+    look_up("rsmi_init", &initialise);
     REQUIRE(shut_down() == 0);
     driver_read(&probe, 1);
     for (int i = 0; i < probe.driver->call_count; i++)
