@@ -24,8 +24,8 @@ typedef struct {
 
 enum {
     ACTIVITY,
+    MEMORY_TOTAL, /* before what is used of it, which it is compared with */
     MEMORY_USED,
-    MEMORY_TOTAL,
     POWER,
     ENERGY,
     POWER_CAP,
@@ -254,10 +254,10 @@ static int read_ecc(void *state, int index, double *readings)
 
 static const smn_gpu_call calls[] = {
     [ACTIVITY] = READS(UTILIZATION, "amdsmi_get_gpu_activity", BASIC, FAST, read_activity),
-    [MEMORY_USED] = READS(MEMORY_USED, "amdsmi_get_gpu_memory_usage", BASIC, FAST,
-                          read_memory_used),
     [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "amdsmi_get_gpu_memory_total", BASIC, FAST,
                            read_memory_total),
+    [MEMORY_USED] = READS(MEMORY_USED, "amdsmi_get_gpu_memory_usage", BASIC, FAST,
+                          read_memory_used),
     [POWER] = READS(POWER, "amdsmi_get_power_info", BASIC, FAST, read_power),
     [ENERGY] = READS(ENERGY, "amdsmi_get_energy_count", BASIC, FAST, read_energy),
     [POWER_CAP] = READS(POWER_LIMIT, "amdsmi_get_power_cap_info", BASIC, SLOW, read_power_cap),

@@ -25,8 +25,8 @@ enum {
 
 enum {
     BUSY,
+    MEMORY_TOTAL, /* before what is used of it, which it is compared with */
     MEMORY_USED,
-    MEMORY_TOTAL,
     POWER,
     ENERGY,
     POWER_CAP,
@@ -405,8 +405,8 @@ static int read_memory_clock(void *state, int index, double *readings)
 
 static const smn_gpu_call calls[] = {
     [BUSY] = READS(UTILIZATION, "gpu_busy_percent", BASIC, FAST, read_busy),
-    [MEMORY_USED] = READS(MEMORY_USED, "mem_info_vram_used", BASIC, FAST, read_memory_used),
     [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "mem_info_vram_total", BASIC, FAST, read_memory_total),
+    [MEMORY_USED] = READS(MEMORY_USED, "mem_info_vram_used", BASIC, FAST, read_memory_used),
     [POWER] = READS(POWER, "hwmon/power1_average", BASIC, FAST, read_power),
     [ENERGY] = READS(ENERGY, "hwmon/energy1_input", BASIC, FAST, read_energy),
     [POWER_CAP] = READS(POWER_LIMIT, "hwmon/power1_cap", BASIC, SLOW, read_power_cap),

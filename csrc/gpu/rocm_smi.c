@@ -26,8 +26,8 @@ typedef struct {
 
 enum {
     ACTIVITY,
+    MEMORY_TOTAL, /* before what is used of it, which it is compared with */
     MEMORY_USED,
-    MEMORY_TOTAL,
     POWER,
     ENERGY,
     POWER_CAP,
@@ -297,9 +297,9 @@ static int read_ecc(void *state, int index, double *readings)
 
 static const smn_gpu_call calls[] = {
     [ACTIVITY] = READS(UTILIZATION, "rsmi_dev_busy_percent_get", BASIC, FAST, read_activity),
-    [MEMORY_USED] = READS(MEMORY_USED, "rsmi_dev_memory_usage_get", BASIC, FAST, read_memory_used),
     [MEMORY_TOTAL] = READS(MEMORY_TOTAL, "rsmi_dev_memory_total_get", BASIC, FAST,
                            read_memory_total),
+    [MEMORY_USED] = READS(MEMORY_USED, "rsmi_dev_memory_usage_get", BASIC, FAST, read_memory_used),
     [POWER] = READS(POWER, "rsmi_dev_power_get", BASIC, FAST, read_power),
     [ENERGY] = READS(ENERGY, "rsmi_dev_energy_count_get", BASIC, FAST, read_energy),
     [POWER_CAP] = READS(POWER_LIMIT, "rsmi_dev_power_cap_get", BASIC, SLOW, read_power_cap),

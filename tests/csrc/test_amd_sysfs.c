@@ -15,8 +15,8 @@
 extern const smn_gpu_driver smn_gpu_amdgpu_sysfs;
 
 static const char *const all_files[] = {
-    "gpu_busy_percent",           "mem_info_vram_used",
-    "mem_info_vram_total",        "hwmon/hwmon3/power1_average",
+    "gpu_busy_percent",           "mem_info_vram_total",
+    "mem_info_vram_used",         "hwmon/hwmon3/power1_average",
     "hwmon/hwmon3/energy1_input", "hwmon/hwmon3/power1_cap",
     "hwmon/hwmon3/temp2_input",   "hwmon/hwmon3/freq1_input",
     "hwmon/hwmon3/freq2_input",
