@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.fake_gpus import AMD_SMI, NVML, ROCM_SMI, FakeGpus, Library
+from tests.fake_gpus import (
+    AMD_SMI,
+    EMPTY_AMD_SMI,
+    EMPTY_NVML,
+    EMPTY_ROCM_SMI,
+    NVML,
+    ROCM_SMI,
+    FakeGpus,
+    Library,
+)
 from tests.sampled import Sampled, sample
 
 pytestmark = pytest.mark.native
@@ -101,6 +110,36 @@ def test_a_library_that_is_not_known_leads_to_the_next(tmp_path: Path) -> None:
     assert set(first(sampled)) == {f"gpu_0_{name}" for name in PARITY}
     assert gpus.calls("amdsmi_") == {"amdsmi_get_lib_version": 1}
     assert gpus.calls("rsmi_dev_busy_percent_get")
+
+
+def test_without_libraries_the_files_of_the_kernel_are_read(tmp_path: Path) -> None:
+    device = tmp_path / "sys" / "devices" / "0000:c1:00.0"
+    files = {
+        "vendor": "0x1002",
+        "gpu_busy_percent": "37",
+        "mem_info_vram_used": "16000000000",
+        "mem_info_vram_total": "64000000000",
+        "unique_id": "1a2b3c4d5e6f7081",
+        "product_name": "AMD Instinct MI210",
+        "hwmon/hwmon3/power1_average": "150000000",
+        "hwmon/hwmon3/power1_cap": "300000000",
+    }
+    for name, text in files.items():
+        (device / name).parent.mkdir(parents=True, exist_ok=True)
+        (device / name).write_text(f"{text}\n")
+    card = tmp_path / "sys" / "class" / "drm" / "card1"
+    card.mkdir(parents=True)
+    (card / "device").symlink_to("../../../devices/0000:c1:00.0")
+    gpus = fake(tmp_path / "none", EMPTY_NVML, EMPTY_AMD_SMI, EMPTY_ROCM_SMI)
+    sampled = sample(gpus, 1, sysfs_path=str(tmp_path / "sys"), **FULL)
+    assert first(sampled) == {
+        "gpu_0_utilization_percentage": 37,
+        "gpu_0_memory_usage_megabytes": 16_000,
+        "gpu_0_memory_usage_percentage": 25,
+        "gpu_0_power_usage_watts": 150,
+        "gpu_0_power_usage_percentage": 50,
+    }
+    assert sampled.gpus == [(0, "GPU-1a2b3c4d5e6f7081", "AMD Instinct MI210")]
 
 
 def test_nvidia_comes_first(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_gpus import FakeGpus
+from tests.sampled import sample
 
 pytest.importorskip("pyrsmi")
 
@@ -81,3 +82,32 @@ def test_what_fails_is_minus_one_to_it(amd_gpus: FakeGpus, rocm_path: Path) -> N
     assert metrics["gpu_0_utilization_percentage"] == -1
     assert metrics["gpu_0_power_usage_watts"] == -1
     assert metrics["gpu_0_memory_usage_gigabytes"] == 1.5
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("count", [1, 8])
+def test_our_values_are_its_values(count: int, amd_gpus: FakeGpus, rocm_path: Path) -> None:
+    """In megabytes, as for NVIDIA; and the share of power is that of the device's real limit."""
+    limits = "\n".join(f"{i} power_limit {400 + 50 * i}" for i in range(count))
+    amd_gpus.write(f"{scenario(count)}\n{limits}")
+    theirs = amd_gpus.answer(COLLECT, ROCM_PATH=str(rocm_path))
+    window, *_ = sample(amd_gpus, 1, backend="native", interval=0.02, samples_per_window=25).windows
+    for i in range(count):
+        prefix = f"gpu_{i}_"
+        ours = {
+            key.removeprefix(prefix): mean
+            for key, mean in window.means.items()
+            if key.startswith(prefix)
+        }
+        their_share = theirs[f"{prefix}power_usage_percentage"]
+        assert ours == {
+            "utilization_percentage": theirs[f"{prefix}utilization_percentage"],
+            "memory_usage_megabytes": theirs[f"{prefix}memory_usage_gigabytes"] * 1000,
+            "memory_usage_percentage": pytest.approx(
+                theirs[f"{prefix}memory_usage_percentage"], abs=0.06
+            ),
+            "power_usage_watts": pytest.approx(theirs[f"{prefix}power_usage_watts"], rel=0.01),
+            "power_usage_percentage": pytest.approx(
+                their_share * LIMIT_WATTS / (400 + 50 * i), rel=0.01
+            ),
+        }
