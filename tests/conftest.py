@@ -12,7 +12,7 @@ import pytest
 
 from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
-from tests.fake_gpus import FakeGpus
+from tests.fake_gpus import AMD_SMI, FakeGpus, build
 from tests.procfs_tree import ProcfsTree
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
@@ -98,3 +98,20 @@ def gpus(tmp_path: Path) -> FakeGpus:
     folder = tmp_path / "gpus"
     folder.mkdir()
     return FakeGpus(folder)
+
+
+@pytest.fixture
+def amd_gpus(tmp_path: Path) -> FakeGpus:
+    """The same of AMD's make, by way of libamd_smi."""
+    folder = tmp_path / "amd_gpus"
+    folder.mkdir()
+    return FakeGpus(folder, AMD_SMI)
+
+
+@pytest.fixture
+def rocm_path(tmp_path: Path) -> Path:
+    """A folder as ROCm is installed in one: pyrsmi does not ask the loader."""
+    folder = tmp_path / "rocm"
+    folder.mkdir()
+    (folder / "lib").symlink_to(build(AMD_SMI))
+    return folder

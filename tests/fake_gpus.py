@@ -42,6 +42,13 @@ NVML = Library("libnvidia-ml.so.1", ("nvml.c", "scenario.c"))
 OLD_NVML = NVML._replace(definitions=("SMN_FAKE_OLD_DRIVER",))
 EMPTY_NVML = Library("libnvidia-ml.so.1", ("empty.c",))
 
+AMD_SMI = Library("libamd_smi.so", ("amd_smi.c", "scenario.c"))
+OLD_AMD_SMI = AMD_SMI._replace(definitions=("SMN_FAKE_OLD_ROCM",))
+EMPTY_AMD_SMI = Library("libamd_smi.so", ("empty.c",))
+ROCM_SMI = Library("librocm_smi64.so", ("rocm_smi.c", "scenario.c"))
+EMPTY_ROCM_SMI = Library("librocm_smi64.so", ("empty.c",))
+OLD_ROCM_SMI = ROCM_SMI._replace(definitions=("SMN_FAKE_OLD_ROCM",))
+
 
 def compiler() -> list[str]:
     """The C compiler and its first arguments."""

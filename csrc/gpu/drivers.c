@@ -5,7 +5,7 @@
  */
 #include "driver.h"
 
-#define DRIVERS(ADD) ADD(nvml)
+#define DRIVERS(ADD) ADD(nvml) ADD(amd_smi) ADD(rocm_smi) ADD(amdgpu_sysfs)
 
 #define DECLARE(name) extern const smn_gpu_driver smn_gpu_##name;
 #define ENTRY(name) &smn_gpu_##name,
