@@ -1,11 +1,14 @@
 """What reading eight GPUs costs, at 10 Hz, on a stand-in for the driver that answers at once.
 
 In all: the CPU that a monitor adds to a run that logs a window a second to a server, as in
-`mlflow_overhead`, MLflow's own with pynvml against ours. The reading alone: the time that our thread
-`smn-gpu` takes for all devices, from its first call to the last value handed over, against that of a
-Python thread that makes MLflow's four calls a device through pynvml; one with MLflow's own
-GPUMonitor is in the table's column. To wake a thread costs more than our reading: a note gives the
-CPU time of all of it. A real driver takes its own time on top, the same for all.
+`mlflow_overhead`, MLflow's own with pynvml against ours.
+
+The reading alone: the time that our thread `smn-gpu` takes for all devices, from its first call to
+the last value handed over, against that of a Python thread that makes MLflow's four calls a device
+through pynvml. In the table are one with MLflow's own GPUMonitor, and bare_gpu_loop.c, which only
+makes our calls: ten times a second everything is cold, so that is the floor. To wake a thread costs
+more than our reading: a note gives the CPU time of all of it. A real driver takes its own time on
+top, the same for all.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from pathlib import Path
 
 from benchmarks.bench import WINDOW_SECONDS, Bench
 from benchmarks.mlflow_overhead import SMALLEST_PERCENT, added
+from benchmarks.programs import compile_program, run_program
 from benchmarks.report import Result, Row, at_least, number
 from benchmarks.rounds import (
+    BARE,
     NATIVE,
     OFF,
     PSUTIL_BACKEND,
@@ -70,6 +75,15 @@ def reading(bench: Bench, reader: str, seconds: float) -> Figures:
     return bench.child("gpu_reader", reader, RATE, seconds, seconds=seconds, settings=settings)
 
 
+def bare_loop(bench: Bench, seconds: float) -> Figures:
+    """One run of the floor."""
+    program = compile_program("bare_gpu_loop", bench.folder)
+    nanoseconds, rounds = run_program(
+        program, RATE, seconds, seconds=seconds, settings=stand_in(bench.folder)
+    )
+    return {FIGURE: nanoseconds / rounds / 1e3, "rounds": rounds}
+
+
 def in_all(bench: Bench) -> tuple[Row, Samples, str]:
     """What the monitors add to a run."""
     seconds = bench.seconds(10.0, 5.0)
@@ -91,9 +105,10 @@ def alone(bench: Bench) -> tuple[Row, Samples, str]:
     seconds = bench.seconds(TURN_SECONDS, TURN_SECONDS)
     readers = {PYNVML: "pynvml", NATIVE: "native", STOCK: "mlflow"}
     turns = {name: partial(reading, bench, reader, seconds) for name, reader in readers.items()}
+    turns[BARE] = partial(bare_loop, bench, seconds)
     samples = bench.alternate(back_and_forth(*named(turns)))
     ratio = samples.ratio(PYNVML, NATIVE, FIGURE)
-    figures = samples.medians(FIGURE, (STOCK, NATIVE))
+    figures = samples.medians(FIGURE, (STOCK, BARE, NATIVE))
     name = f"reading {DEVICES} GPUs, {RATE:g} Hz"
     row = Row(name, "µs/round", figures, ratio, READING_TARGET, ratio)
     calls = number(samples.median(PYNVML, FIGURE))

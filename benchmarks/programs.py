@@ -41,14 +41,21 @@ def compile_program(name: str, folder: Path) -> Path:
         raise ParticipantFailedError(f"no C compiler: {compiler[0]} not found (set CC)")
     program = folder / name
     if not program.exists():
-        command = [*compiler, *COMPILE_FLAGS, "-o", str(program), str(SOURCES / f"{name}.c")]
+        source = str(SOURCES / f"{name}.c")
+        command = [*compiler, *COMPILE_FLAGS, "-o", str(program), source, "-ldl"]
         _output_of(command, GRACE_SECONDS)
     return program
 
 
-def run_program(program: Path, *arguments: object, seconds: float) -> tuple[int, int]:
-    """Runs a bare program; both print a sum of nanoseconds and how many it is of."""
-    output = _output_of([str(program), *map(str, arguments)], seconds + GRACE_SECONDS)
+def run_program(
+    program: Path,
+    *arguments: object,
+    seconds: float,
+    settings: Mapping[str, str] | None = None,
+) -> tuple[int, int]:
+    """Runs a bare program; each prints a sum of nanoseconds and how many it is of."""
+    command = [str(program), *map(str, arguments)]
+    output = _output_of(command, seconds + GRACE_SECONDS, environment(settings or {}))
     total_ns, count = output.split()
     return int(total_ns), int(count)
 

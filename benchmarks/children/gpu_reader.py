@@ -1,8 +1,8 @@
 """gpu_reader READER RATE SECONDS: a thread that reads all GPUs, so many times a second.
 
 READER is `native` (our thread `smn-gpu`), `pynvml` (the four calls that MLflow makes for a device,
-through NVIDIA's bindings) or `mlflow` (MLflow's own GPUMonitor). Prints, of one round of all devices,
-the time that reading takes and the CPU time of the thread, which has to be woken up for it.
+through NVIDIA's bindings) or `mlflow` (MLflow's own GPUMonitor). Prints, of one round of all
+devices, the time that reading takes and the CPU time of the thread, its waking up included.
 """
 
 from __future__ import annotations

@@ -363,6 +363,12 @@ static void try_call(smn_gpu_device *device, int place)
     device->is_made[place] = has_any;
 }
 
+static void forget_all(smn_gpu_device *device)
+{
+    for (int r = 0; r < SMN_GPU_READINGS; r++)
+        device->readings[r] = NAN;
+}
+
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)
 {
     int error = device->driver->identify(device->state, device->index, &device->identity);
@@ -370,15 +376,13 @@ int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)
         return error;
     device->messages_left = MOST_MESSAGES;
     device->has_detail = wanted[SMN_GPU_DETAIL];
-    for (int r = 0; r < SMN_GPU_READINGS; r++)
-        device->readings[r] = NAN;
+    forget_all(device);
     for (int i = 0; i < device->driver->call_count; i++) {
         if (wanted[device->driver->calls[i].group])
             try_call(device, i);
     }
     device->power_limit = device->readings[SMN_GPU_POWER_LIMIT];
-    for (int r = 0; r < SMN_GPU_READINGS; r++)
-        device->readings[r] = NAN;
+    forget_all(device);
     device->energy.previous = NAN;
     device->ecc.previous = NAN;
     smn_gpu_mailbox_init(&device->mailboxes[SMN_GPU_BASIC], device->identity.instance_count > 0

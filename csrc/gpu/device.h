@@ -71,6 +71,7 @@ typedef struct {
     bool is_dropped;
     bool has_detail; /* somebody wants it */
     smn_gpu_activity *activity;
+    double *readings; /* [SMN_GPU_READINGS], for all devices in turn; NaN between rounds */
 
     /* The GPU thread's. */
     bool is_lost;
@@ -82,7 +83,6 @@ typedef struct {
     double power_limit; /* the last one read */
     double limit_seconds;
     double limited_seconds; /* of those, in which there was a limit */
-    double readings[SMN_GPU_READINGS];
     uint64_t traffic_read_ns;
     smn_gpu_meter ecc;
     uint64_t retry_ns;
@@ -110,7 +110,7 @@ typedef struct {
 /*
  * Asks who the device is and tries every call of the wanted groups once, to
  * learn what it has. -ENODEV when it cannot be used. Set before: driver, state,
- * index, messages, activity, is_said, retry_lost_ns; the rest is zero.
+ * index, messages, activity, readings, is_said, retry_lost_ns; the rest is zero.
  */
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted);
 

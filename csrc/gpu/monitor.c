@@ -65,6 +65,7 @@ struct smn_gpus {
     uint64_t window_ns;
 
     /* The thread's. */
+    double readings[SMN_GPU_READINGS];
     bool is_said[SMN_GPU_MOST_CALLS]; /* that a call failed on some device */
     uint64_t last_target_ns;
     uint64_t next_slow_ns;
@@ -104,6 +105,7 @@ static void find_device(smn_gpus *gpus, int index)
     device->index = index;
     device->messages = &gpus->messages;
     device->activity = &gpus->activity;
+    device->readings = gpus->readings;
     device->is_said = gpus->is_said;
     device->retry_lost_ns = RETRY_LOST_NS;
     /* The energy counter, which the detail needs, is among the basic readings. */

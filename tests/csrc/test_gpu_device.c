@@ -13,6 +13,7 @@ typedef struct {
     smn_gpu_device device;
     smn_gpu_messages messages;
     smn_gpu_activity activity;
+    double readings[SMN_GPU_READINGS];
     bool is_said[SMN_GPU_MOST_CALLS];
     smn_gpu_round round; /* the last one */
     double basic[SMN_GPU_MAILBOX_VALUES];
@@ -29,6 +30,7 @@ static void make(device_rig *rig)
     rig->device.driver = smn_gpu_drivers[0];
     rig->device.messages = &rig->messages;
     rig->device.activity = &rig->activity;
+    rig->device.readings = rig->readings;
     rig->device.is_said = rig->is_said;
 }
 
