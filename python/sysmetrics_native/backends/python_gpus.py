@@ -196,7 +196,9 @@ def open_gpus(
         return None
     inventory, remark, devices = found
     if not inventory.gpus:
-        looked_for = "; ".join(f"{one.library}: {one.outcome}" for one in inventory.attempts)
+        looked_for = "; ".join(
+            f"{one.library}: {one.outcome.rstrip('.')}" for one in inventory.attempts
+        )
         _logger.info("No GPUs are monitored. %s.", looked_for)
     if remark:
         _logger.warning("%s.", remark)
