@@ -23,10 +23,8 @@ from tests.support import PATIENCE_SECONDS
 
 _SOURCES = Path(__file__).parent / "fakes"
 _BUILT = Path(__file__).parent.parent / "build" / "fakes"
-_FLAGS = (
-    "-std=c11 -D_GNU_SOURCE -O2 -fPIC -shared -fvisibility=hidden"
-    " -Wall -Wextra -Wconversion -Wshadow -Werror"
-).split()
+_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
+_FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 _RECORD = struct.Struct("=112sQQ")
 _IN_USE = 2
 
@@ -74,8 +72,7 @@ class FakeGpus:
     """A scenario, and programs that find the stand-ins where they look for the driver."""
 
     def __init__(self, folder: Path, *libraries: Library) -> None:
-        """The folder is for the scenario and the counts; the libraries are NVIDIA's alone if none
-        are named."""
+        """Use the folder for the scenario and the counts, and NVIDIA's library unless told."""
         self._folder = folder
         self._scenario = folder / "scenario"
         self._counts = folder / "counts"
@@ -143,8 +140,10 @@ class FakeGpus:
         }
 
     def calls(self, beginning: str = "") -> dict[str, int]:
-        """How often each function was called, by "FUNCTION", "FUNCTION DEVICE" or
-        "FUNCTION DEVICE:INSTANCE", of those that begin so; not those of forked children."""
+        """How often each function that begins so was called; not by forked children.
+
+        The names are "FUNCTION", "FUNCTION DEVICE" and "FUNCTION DEVICE:INSTANCE".
+        """
         return {
             name: count
             for name, count in self.records().items()

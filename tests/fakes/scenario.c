@@ -48,8 +48,9 @@ typedef struct {
     atomic_ulong calls; /* that all the rest applies to */
 } rule;
 
-typedef struct {
-    int devices; /* -1: no line yet */
+typedef struct scenario {
+    struct scenario *before; /* other threads may be reading it */
+    int devices;             /* -1: no line yet */
     int live;
     uint64_t seed;
     char *count_path;
@@ -214,9 +215,9 @@ static void read_value(scenario *s, int device, int instance, char **words, int 
     for (int d = device == ANY ? 0 : device; d < (device == ANY ? s->devices : device + 1); d++) {
         series *target = series_of(s, item, d, instance);
         target->is_set = 1;
-        if (is_text)
-            target->text = must(strdup(rest)); /* never freed: somebody may hold it */
-        else
+        free(target->text);
+        target->text = is_text ? must(strdup(rest)) : NULL;
+        if (!is_text)
             set_steps(target, steps, step_count);
         if (instance >= 0)
             s->instances[d] |= (unsigned char)(1U << instance);
@@ -436,7 +437,7 @@ static int same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Counters go on where they are, also those of devices that are away for a while: not those. */
+/* Counters go on where they are; those of a device that was away for a while begin anew. */
 static void carry_over(scenario *next, const scenario *before, double now)
 {
     int devices = next->devices < before->devices ? next->devices : before->devices;
@@ -450,7 +451,7 @@ static void carry_over(scenario *next, const scenario *before, double now)
             }
 }
 
-/* The scenario of now. Older ones stay in memory: other threads may be reading them. */
+/* The scenario of now. */
 static const scenario *look(void)
 {
     struct stat file;
@@ -464,6 +465,7 @@ static const scenario *look(void)
     if (!same_file(&file, &s->file)) {
         scenario *next = read_scenario();
         carry_over(next, s, smn_fake_now());
+        next->before = s;
         atomic_store(&current, next);
         s = next;
     }
