@@ -5,6 +5,7 @@ What may take seconds happens on a thread of its own, as does all reading (`gpu_
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -48,6 +49,8 @@ _BINDINGS = (
 def _load_bindings() -> list[Driver | LibraryAttempt]:
     """A driver for each binding that is installed, imported here: our threads import nothing."""
     drivers: list[Driver | LibraryAttempt] = []
+    with contextlib.suppress(Exception):  # pyrsmi would import it later, if it is there
+        importlib.import_module("amdsmi")
     for module, package, driver in _BINDINGS:
         try:
             drivers.append(driver(importlib.import_module(module)))
