@@ -104,11 +104,11 @@ def test_keys_and_values_are_those_of_mlflow(gpus: FakeGpus, count: int, has_cou
         assert ours[f"gpu_{index}_utilization_percentage"] == 30 + index
         assert ours[f"gpu_{index}_memory_usage_megabytes"] == 10_000 + 1000 * index
         watts, limit = 200 + 5 * index, 600 + 10 * index
-        assert ours[f"gpu_{index}_power_usage_watts"] == pytest.approx(watts, rel=0.05)
+        assert ours[f"gpu_{index}_power_usage_watts"] == pytest.approx(watts, rel=0.1)
         share = ours[f"gpu_{index}_power_usage_percentage"]
-        assert share == pytest.approx(100 * watts / limit, rel=0.05)
+        assert share == pytest.approx(100 * watts / limit, rel=0.1)
     if theirs is not None:
-        assert ours == pytest.approx(theirs, rel=0.05)
+        assert ours == pytest.approx(theirs, rel=0.1)
 
 
 DETAIL = """
@@ -216,12 +216,23 @@ print(repr(([info.key for info in sampler.schema], lines)))
     assert log == []
 
 
+def test_a_device_that_has_nothing_is_not_read(gpus: FakeGpus) -> None:
+    gpus.write("devices 1\n0 fail nvmlDeviceGet* NOT_SUPPORTED")
+    sources, threads = gpus.answer(
+        program("""
+sampler = Sampler(0.1, 10, sources="cpu,gpu,gpu_detail")
+print(repr((list(sampler.stats()["sources"]), threading.active_count())))
+""")
+    )
+    assert (sources, threads) == (["cpu"], 1)
+
+
 def test_an_old_driver_lacks_some(gpus: FakeGpus, tmp_path: Any) -> None:
     old = FakeGpus(tmp_path / "gpus", OLD_NVML)
     old.write("devices 1")
     window, log = old.answer(program(ONE_WINDOW), "gpu,gpu_detail")
     assert basic_keys(0) <= window.keys() <= all_keys(0)
-    assert window["gpu_0_power_usage_watts"] == pytest.approx(200, rel=0.05)
+    assert window["gpu_0_power_usage_watts"] == pytest.approx(200, rel=0.1)
     assert log == []
 
 
@@ -280,7 +291,7 @@ print(repr(means(sampler.next_window(0))))
 """)
     )
     assert None not in window.values()
-    assert window["gpu_0_power_usage_watts"] == pytest.approx(200, rel=0.05)
+    assert window["gpu_0_power_usage_watts"] == pytest.approx(200, rel=0.1)
 
 
 def test_a_recording_has_them(gpus: FakeGpus, tmp_path: Any) -> None:
@@ -348,6 +359,8 @@ def test_a_gpu_that_is_not_there_is_refused(gpus: FakeGpus) -> None:
     message = gpus.answer(program(CHOSEN), SYSMETRICS_NATIVE_GPUS="1")
     assert message.startswith("SYSMETRICS_NATIVE_GPUS must be all, visible, none, or of the GPUs")
     assert message.endswith("got 1")
+    calls = gpus.calls()
+    assert calls["nvmlShutdown"] == calls["nvmlInitWithFlags"] == 1
 
 
 def test_none_does_not_even_load_the_library(gpus: FakeGpus) -> None:
@@ -428,7 +441,7 @@ def test_a_list_of_gpus_where_there_are_none_is_a_warning(gpus: FakeGpus) -> Non
 
 KEPT_TICKING = """
 with Sampler(0.02, 15, sources="cpu,memory,gpu,gpu_detail") as sampler:
-    windows = [sampler.next_window(30) for _ in range(5)]
+    windows = [sampler.next_window(30) for _ in range(6)]
 stats = sampler.stats()
 assert all(window["system_memory_usage_megabytes"].mean for window in windows)
 print(repr((
@@ -494,7 +507,7 @@ def test_a_call_that_never_works_is_not_made_again(gpus: FakeGpus, code: str) ->
 @pytest.mark.parametrize("code", ["NOT_SUPPORTED", "NO_PERMISSION"])
 def test_a_call_that_works_no_longer_is_not_made_again(gpus: FakeGpus, code: str) -> None:
     function = "nvmlDeviceGetUtilizationRates"
-    gpus.write(f"devices 2\n0 fail {function} {code} from 0.7")
+    gpus.write(f"devices 2\n0 fail {function} {code} from 1")
     schema, values, errors, log = gpus.answer(program(KEPT_TICKING))
     assert basic_keys(0) <= set(schema)
     assert values["gpu_0_utilization_percentage"][-1] is None
@@ -505,7 +518,7 @@ def test_a_call_that_works_no_longer_is_not_made_again(gpus: FakeGpus, code: str
 
 @pytest.mark.parametrize("code", ["UNKNOWN", "TIMEOUT", "NO_DATA", "INVALID_ARGUMENT"])
 def test_a_call_that_fails_now_and_then_is_absent_then(gpus: FakeGpus, code: str) -> None:
-    gpus.write(failures(code, "from 0.7"))
+    gpus.write(failures(code, "from 1"))
     schema, values, errors, log = gpus.answer(program(KEPT_TICKING))
     for index, names in enumerate(CALLS.values()):
         assert all_keys(index) <= set(schema)
@@ -564,7 +577,7 @@ print(repr(([window["gpu_1_utilization_percentage"].mean for window in windows],
 
 @pytest.mark.parametrize("code", ["GPU_IS_LOST", "RESET_REQUIRED"])
 def test_a_lost_device_is_absent_until_it_is_back(gpus: FakeGpus, code: str) -> None:
-    gpus.write(f"devices 2\n0 fail * {code} from 0.8 until 2")
+    gpus.write(f"devices 2\n0 fail * {code} from 1.2 until 2.2")
     other, log = gpus.answer(program(LOST))
     assert set(other) == {31}
     lost, back = log
@@ -623,7 +636,7 @@ print(repr(lines))
 
 
 def test_a_call_that_hangs_delays_nothing_else(gpus: FakeGpus) -> None:
-    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 1000 from 0.8")
+    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 1000 from 1.2")
     values, has_ended = gpus.answer(
         program("""
 sampler = Sampler(0.02, 5, sources="memory,gpu")
@@ -642,7 +655,7 @@ print(repr(([window["system_memory_usage_megabytes"].mean for window in windows]
 
 
 def test_what_was_read_before_a_call_that_hangs_is_there(gpus: FakeGpus) -> None:
-    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 1000 from 0.8 times 1")
+    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 1000 from 1.2 times 1")
     calls = gpus.answer(
         program("""
 with Sampler(0.02, 5, sources="memory,gpu") as sampler:
@@ -672,6 +685,52 @@ print(repr(window["system_memory_usage_megabytes"].mean))
     assert value > 0
 
 
+@pytest.mark.parametrize("at", ["search", "start"])
+def test_where_there_is_no_further_thread_the_host_is_sampled(gpus: FakeGpus, at: str) -> None:
+    value, log = gpus.answer(
+        program("""
+from sysmetrics_native import threads
+
+def refuse(thread):
+    if thread.name == "smn-gpu":
+        raise RuntimeError("can't start new thread")
+    return start(thread)
+
+start = threads.Thread.start
+if sys.argv[1] == "search":
+    threads.Thread.start = refuse
+sampler = Sampler(0.02, 5, sources="memory,gpu")
+threads.Thread.start = refuse
+with sampler:
+    window = sampler.next_window(30)
+print(repr((window["system_memory_usage_megabytes"].mean, lines)))
+"""),
+        at,
+    )
+    assert value > 0
+    assert "can't start new thread" in log[0]
+
+
+def test_what_others_have_opened_is_not_shut_down(gpus: FakeGpus) -> None:
+    gpus.write("devices 1\n* fail nvmlInitWithFlags UNKNOWN from 0 times 1")
+    assert (
+        gpus.answer(
+            program("""
+import pynvml
+from sysmetrics_native import describe
+sampler = Sampler(0.02, 5, sources="memory,gpu")
+assert sampler.gpus == ()
+pynvml.nvmlInit()
+describe()
+print(repr(pynvml.nvmlDeviceGetCount()))
+""")
+        )
+        == 1
+    )
+    calls = gpus.calls()
+    assert (calls["nvmlInitWithFlags"], calls["nvmlShutdown"]) == (3, 1)
+
+
 @pytest.mark.parametrize("function", ["nvmlInitWithFlags", "nvmlDeviceGetName", "nvmlDevice*"])
 def test_a_library_that_does_not_answer_is_given_up(gpus: FakeGpus, function: str) -> None:
     gpus.write(f"devices 1\n* sleep {function} 1000")
@@ -684,7 +743,7 @@ def test_a_library_that_does_not_answer_is_given_up(gpus: FakeGpus, function: st
 
 def test_a_child_of_a_fork_calls_nothing(gpus: FakeGpus) -> None:
     """Also where the parent's call hangs at that moment."""
-    gpus.write("devices 1\n0 sleep nvmlDeviceGetMemoryInfo 1000 from 0.8")
+    gpus.write("devices 1\n0 sleep nvmlDeviceGetMemoryInfo 1000 from 1.2")
     status = gpus.answer(
         program("""
 sampler = Sampler(0.02, 5, sources="memory,gpu")

@@ -43,8 +43,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 """What a reading can be; beyond that it is nonsense, and absent."""
 _MIG_PART = re.compile(r"^mig_\d+_")
 
-_SHORTEST_SPAN_SECONDS = 0.05
-"""Of energy: two readings that are closer tell no power."""
+_SHORTEST_SPAN_SECONDS = 0.2
+"""Of energy: drivers count it in steps of up to 0.1 s, so over less power means little."""
 
 
 _DETAIL: Mapping[str, tuple[str, str, str, float]] = {

@@ -110,7 +110,11 @@ class GpuReader:
             return
         first: SimpleQueue[None] = SimpleQueue()
         thread = Thread(THREAD_NAME, self._run, (first,))
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _logger.warning("GPUs are not monitored: %s", error)
+            return
         self._thread = thread
         _wait_a_moment(first)
 
@@ -120,6 +124,8 @@ class GpuReader:
 
     def finish(self) -> None:
         """Take a last reading; the thread ends as soon as no call lasts."""
+        if self._thread is None:
+            return
         last: SimpleQueue[None] = SimpleQueue()
         self._requests.put(last)
         _wait_a_moment(last)

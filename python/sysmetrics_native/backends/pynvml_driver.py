@@ -55,6 +55,7 @@ class NvmlDriver:
 
     def __init__(self, module: Any) -> None:
         self._nvml = module
+        self._is_open = False
         self._handles: dict[int, Any] = {}
         self._instances: dict[tuple[int, int], Any] = {}
 
@@ -62,6 +63,7 @@ class NvmlDriver:
         versions = ("", "")
         try:
             self._nvml.nvmlInit()
+            self._is_open = True
             versions = (
                 self._text(self._nvml.nvmlSystemGetNVMLVersion),
                 self._text(self._nvml.nvmlSystemGetDriverVersion),
@@ -73,8 +75,10 @@ class NvmlDriver:
         return LibraryAttempt(LIBRARY, outcome, *versions), count
 
     def close(self) -> None:
-        with contextlib.suppress(self._nvml.NVMLError):
-            self._nvml.nvmlShutdown()
+        if self._is_open:  # once for each time that it was initialised: others count, too
+            self._is_open = False
+            with contextlib.suppress(self._nvml.NVMLError):
+                self._nvml.nvmlShutdown()
 
     # ---- who they are ---------------------------------------------------------------------------
 

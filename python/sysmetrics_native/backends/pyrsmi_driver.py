@@ -29,10 +29,12 @@ class RocmDriver:
 
     def __init__(self, module: Any) -> None:
         self._rocml = module
+        self._is_open = False
 
     def open(self) -> tuple[LibraryAttempt, int]:
         try:
             self._rocml.smi_initialize()
+            self._is_open = True
             count = int(self._rocml.smi_get_device_count())
         except Exception as error:  # noqa: BLE001  # whatever it is, there are no GPUs then
             return LibraryAttempt(LIBRARY, str(error) or type(error).__name__), 0
@@ -45,8 +47,10 @@ class RocmDriver:
         return ""
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._rocml.smi_shutdown()
+        if self._is_open:
+            self._is_open = False
+            with contextlib.suppress(Exception):
+                self._rocml.smi_shutdown()
 
     # ---- who they are ---------------------------------------------------------------------------
 

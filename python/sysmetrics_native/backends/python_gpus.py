@@ -69,7 +69,7 @@ class _Search:
         self._drivers = drivers
         self.driver: Driver | None = None
         self.attempts: list[LibraryAttempt] = []
-        self.at_work = ""
+        self.at_work = "driver libraries"
         self.is_given_up = False
         self.lost: dict[int, str] = {}
         """Devices that cannot tell who they are now, and why."""
@@ -117,6 +117,8 @@ class _Search:
             if device.gpu.index in self.lost:
                 device.lose(self.lost[device.gpu.index])
             device.probe()
+        if not any(spec for device in devices for spec in device.specs()):
+            devices = []
         if self.is_given_up or not devices:
             self.driver.close()
         return devices
@@ -154,7 +156,11 @@ def _on_a_thread(work: Callable[[], Any]) -> Any:
         except Exception as error:  # noqa: BLE001  # raised below, where somebody waits for it
             outcome.put((None, error))
 
-    Thread(THREAD_NAME, run).start()
+    try:
+        Thread(THREAD_NAME, run).start()
+    except RuntimeError as reason:
+        _logger.warning("GPUs are not looked for: %s", reason)
+        return None
     try:
         result, error = outcome.get(timeout=OPEN_PATIENCE_SECONDS)
     except Empty:
@@ -188,7 +194,11 @@ def open_gpus(
 
     def look() -> tuple[Inventory, str, list[Device]]:
         inventory = search.run()
-        selection = gpus.select(choice, inventory, environ, option_name)
+        try:
+            selection = gpus.select(choice, inventory, environ, option_name)
+        except ValueError:
+            search.devices((), sources, interval)
+            raise
         return inventory, selection.remark, search.devices(selection.gpus, sources, interval)
 
     found = _on_a_thread(look)
