@@ -216,8 +216,20 @@ print(repr(([info.key for info in sampler.schema], lines)))
     assert log == []
 
 
-def test_a_device_that_has_nothing_is_not_read(gpus: FakeGpus) -> None:
-    gpus.write("devices 1\n0 fail nvmlDeviceGet* NOT_SUPPORTED")
+HAS_NOTHING_BUT_A_LIMIT = "\n".join(
+    f"0 {value} none"
+    for value in (
+        *("utilization", "memory_used", "memory_total", "energy", "power", "temperature"),
+        *("sm_clock", "memory_clock", "throttle_reasons", "ecc_corrected"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "lines", [HAS_NOTHING_BUT_A_LIMIT, "0 fail nvmlDeviceGetHandleByIndex_v2 NOT_SUPPORTED"]
+)
+def test_a_device_that_has_nothing_is_not_read(gpus: FakeGpus, lines: str) -> None:
+    gpus.write(f"devices 1\n{lines}")
     sources, threads = gpus.answer(
         program("""
 sampler = Sampler(0.1, 10, sources="cpu,gpu,gpu_detail")

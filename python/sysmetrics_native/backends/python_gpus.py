@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sysmetrics_native import gpus
 from sysmetrics_native.backends.gpu_device import Device
-from sysmetrics_native.backends.gpu_driver import Driver, ForbiddenError
+from sysmetrics_native.backends.gpu_driver import Driver, ForbiddenError, UnsupportedError
 from sysmetrics_native.backends.gpu_reader import THREAD_NAME, GpuReader
 from sysmetrics_native.backends.pynvml_driver import NvmlDriver
 from sysmetrics_native.backends.pyrsmi_driver import RocmDriver
@@ -99,7 +99,7 @@ class _Search:
     def _identify_one(self, driver: Driver, index: int) -> Gpu | None:
         try:
             return driver.identify(index)
-        except ForbiddenError as error:
+        except (ForbiddenError, UnsupportedError) as error:
             _logger.warning("GPU %d is left out: %s", index, error)
             return None
         except Exception as error:  # noqa: BLE001  # whatever a binding raises
