@@ -258,7 +258,8 @@ def test_a_longer_mask_never_hides_an_entry_before_it_but_by_naming_it_twice(ent
 
 @given(entries=st.lists(ENTRIES, min_size=1, max_size=6))
 def test_a_list_is_taken_whole_or_refused(entries):
-    choice, chosen, message = (), Selection(), ""
+    choice: Any = ()
+    chosen, message = Selection(), ""
     try:
         choice = settings.option("gpus", ",".join(entries))
         chosen = select(choice, MIG, {})

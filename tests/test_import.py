@@ -25,6 +25,7 @@ PUBLIC = [
     "SystemMetricsMonitor",
     "Window",
     "configure",
+    "describe",
     "disable_system_metrics_logging",
     "enable_system_metrics_logging",
     "install",

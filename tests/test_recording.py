@@ -101,6 +101,28 @@ def test_a_recording_may_belong_to_no_run_or_to_one_that_is_resumed(path):
             assert recording.run == run
 
 
+def test_tags_come_back(path):
+    tags = {"system/gpu_0": '{"name":"one"}', "system/gpu_1": "{}"}
+    write_recording(path, [], description=describe(run=RUN._replace(tags=tags)))
+    with Recording(path) as recording:
+        assert recording.run == RUN._replace(tags=tags)
+
+
+def test_a_run_of_an_older_writer_has_no_tags(path):
+    write_recording(path, make_rows(5))
+    change_description(path, lambda fields: fields["run"].pop("tags"))
+    with Recording(path) as recording:
+        assert recording.run == RUN
+
+
+@pytest.mark.parametrize("tags", [[], "x", 5, {"a": 1}, {"a": None}, {"a": "\x1b[2J"}])
+def test_tags_that_are_none_are_damage(path, tags):
+    write_recording(path, make_rows(5))
+    change_description(path, lambda fields: fields["run"].update(tags=tags))
+    with pytest.raises(RecordingError, match="is damaged: its run"):
+        Recording(path)
+
+
 def test_what_a_later_writer_may_add_is_ignored(path):
     write_recording(path, make_rows(5))
     change_description(path, lambda fields: fields.update(more={"of": "this"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import posixpath
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 
 import sysmetrics_native
 from sysmetrics_native import Sampler, catalog, configure, settings
+from sysmetrics_native.backends import choose_backend
 
-SOURCES = "cpu, memory, disk_space, network"
+SOURCES = "{sources}"  # those of the backend
 OPTIONS = (
     "backend, disk_paths, enabled, gpus, node_id, procfs_path, recorder, recorder_megabytes, "
     "shutdown_timeout, sources, spool_dir, statistics, sysfs_path"
@@ -53,6 +55,12 @@ def outcome(call: Callable[[], object]) -> tuple[Any, str]:
         return call(), ""
     except ValueError as error:
         return None, str(error)
+
+
+def with_sources(allowed: str, backend: str) -> str:
+    """What is allowed, with the names of the backend's sources."""
+    module = importlib.import_module(f"sysmetrics_native.backends.{backend}")
+    return allowed.replace(SOURCES, ", ".join(module.known_sources()))
 
 
 # ---- refused ------------------------------------------------------------------------------------
@@ -122,7 +130,7 @@ REFUSED_PARTS = [
 @pytest.mark.parametrize(("name", "value", "allowed", "shown"), REFUSED_PARTS)
 def test_a_part_of_an_argument_that_is_not_allowed(backend, name, value, allowed, shown):
     message = refusal(lambda: Sampler(backend=backend, **{name: value}))
-    assert message == f"{name} must be {allowed}, got {shown!r}"
+    assert message == f"{name} must be {with_sources(allowed, backend)}, got {shown!r}"
 
 
 BAD_TIMEOUTS: list[Any] = [-1, 3601, math.nan, "soon", True, []]
@@ -221,6 +229,7 @@ REFUSED_VARIABLES = [
 def test_a_variable_that_is_not_allowed_is_named(monkeypatch, name, text, allowed, shown):
     monkeypatch.setenv(f"SYSMETRICS_NATIVE_{name}", text)
     message = refusal(Sampler)
+    allowed = with_sources(allowed, choose_backend("auto").name)
     assert message == f"SYSMETRICS_NATIVE_{name} must be {allowed}, got {shown!r}"
 
 

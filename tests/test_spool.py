@@ -143,6 +143,28 @@ def test_a_disk_that_is_full_leaves_no_half_line(path: str) -> None:
     left.close()
 
 
+# ---- tags ---------------------------------------------------------------------------------------
+
+
+def test_tags_come_back(path: str) -> None:
+    tags = {"system/gpu_0": '{"name":"Ä"}', "system/gpu_1": "{}"}
+    Spool(path, ORIGIN._replace(tags=tags))
+    left = SpoolFile(path)
+    assert left.origin.tags == tags
+    left.close()
+
+
+@pytest.mark.parametrize("tags", [None, [], "x", 5, {"a": 1, "b": None, "c": ["x"]}])
+def test_tags_that_are_none_hide_no_window(tmp_path: Path, tags: Any) -> None:
+    path = tmp_path / "old.smnspool"
+    content = line({"window": 0, "timestamp_ms": 1, "metrics": {"system/x": 1.0}})
+    path.write_bytes(header(tags=tags) + content)
+    left = SpoolFile(str(path))
+    assert left.origin.tags == {}
+    assert left.unsent == 1
+    left.close()
+
+
 # ---- afterwards ---------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """MLflow's system metrics from a native thread: faster, truthful, and nothing lost."""
 
+from sysmetrics_native.describe import describe
 from sysmetrics_native.monitor import SystemMetricsMonitor
 from sysmetrics_native.plugin import install, is_installed, uninstall
 from sysmetrics_native.sampler import Sampler
@@ -19,6 +20,7 @@ __all__ = [
     "SystemMetricsMonitor",
     "Window",
     "configure",
+    "describe",
     "disable_system_metrics_logging",
     "enable_system_metrics_logging",
     "install",

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
+from sysmetrics_native import settings
+from sysmetrics_native.backends import SamplingOptions, next_wait, python_gpus, source_stats
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
+from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
 from sysmetrics_native.backends.psutil_sources import SOURCES, Source
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
@@ -31,6 +33,7 @@ class _ActiveSource:
 
     def __init__(self, source: Source, interval: float) -> None:
         self.source = source
+        self.specs = source.specs
         self.divisor = max(1, math.ceil(source.min_interval / interval))
         self.interval = self.divisor * interval
         self.next_tick = 0
@@ -52,6 +55,14 @@ class _ActiveSource:
         self.max_cost = max(self.max_cost, cost)
         self.next_tick = (tick // self.divisor + 1) * self.divisor
         return readings
+
+    def stats(self) -> Mapping[str, int | float]:
+        return source_stats(self.calls, self.errors, self.interval, self.total_cost, self.max_cost)
+
+
+def known_sources() -> dict[str, bool]:
+    """Every source of this backend, and whether it is part of `default`."""
+    return {**dict.fromkeys(SOURCES, True), **python_gpus.SOURCES}
 
 
 def _lay_out(specs: Iterable[SeriesSpec]) -> RowLayout:
@@ -83,14 +94,11 @@ class PsutilBackend:
                     f"{options.spelling[name]} must be {usual} with the psutil backend, which "
                     f"reads the live system only, got {value!r}"
                 )
-        known = dict.fromkeys(SOURCES, True)
-        names = resolve_sources(options.sources, known, options.spelling["sources"])
         self._interval = options.interval
         self._samples_per_window = options.samples_per_window
-        self._sources = {
-            name: _ActiveSource(SOURCES[name](options), options.interval) for name in names
-        }
-        self._specs = [spec for active in self._sources.values() for spec in active.source.specs]
+        self._gpu_reader: GpuReader | None = None
+        self._sources = self._open_sources(options)
+        self._specs = [spec for active in self._sources.values() for spec in active.specs]
         self.schema = tuple(spec.info for spec in self._specs)
         self.layout = _lay_out(self._specs)
         self._writer: RowWriter | None = None
@@ -105,6 +113,33 @@ class PsutilBackend:
         self._ticks = 0
         self._missed = 0
         self._merged = 0
+
+    def _open_sources(self, options: SamplingOptions) -> dict[str, _ActiveSource | GpuSource]:
+        """Those that are chosen and that this machine has, by their names."""
+        known = known_sources()
+        names = resolve_sources(options.sources, known, options.spelling["sources"])
+        of_gpus = [name for name in names if name in python_gpus.SOURCES]
+        if of_gpus:
+            self._gpu_reader = python_gpus.open_gpus(
+                of_gpus,
+                settings.option("gpus", options.gpus),
+                options.spelling.get("gpus", settings.spelling("gpus", options.gpus)),
+                options.interval,
+            )
+        sources: dict[str, _ActiveSource | GpuSource] = {
+            name: _ActiveSource(SOURCES[name](options), options.interval)
+            for name in names
+            if name in SOURCES
+        }
+        if self._gpu_reader is not None:
+            self.gpus = self._gpu_reader.gpus
+            sources |= self._gpu_reader.sources
+        if not sources:
+            raise ValueError(
+                f"{options.spelling['sources']} must leave a source that this machine has, got "
+                f"{','.join(options.sources)!r}"
+            )
+        return sources
 
     def record(self, file: int, data_offset: int, capacity: int) -> None:
         if self._thread is not None or self._writer is not None:
@@ -121,6 +156,8 @@ class PsutilBackend:
     def start(self) -> None:
         if os.getpid() != self._pid or self._thread is not None:
             return
+        if self._gpu_reader is not None:
+            self._gpu_reader.begin()
         # Where the thread's own clocks start; the monotonic clock of a backend never steps.
         start = RowTime(0, time.monotonic_ns(), time.time_ns())
         self._start_ns = start.monotonic_ns
@@ -133,6 +170,8 @@ class PsutilBackend:
         except RuntimeError as error:
             self._thread = None
             raise OSError(errno.EAGAIN, f"cannot start the sampling thread: {error}") from error
+        if self._gpu_reader is not None:
+            self._gpu_reader.follow(start.monotonic_ns)
 
     def _run(self, start: RowTime, readings: dict[str, Reading]) -> None:
         try:
@@ -142,6 +181,8 @@ class PsutilBackend:
                 # The next deadline on the grid: those that passed while we were late are skipped.
                 next_tick = self._tick_at(time.monotonic_ns()) + 1
                 stopping = self._sleep_until(next_tick)
+                if stopping and self._gpu_reader is not None:
+                    self._gpu_reader.finish()
                 self._take_tick(last=stopping)
                 if stopping:
                     break
@@ -247,14 +288,5 @@ class PsutilBackend:
             "ticks": self._ticks,
             "missed": self._missed,
             "merged_windows": self._merged,
-            "sources": {
-                name: source_stats(
-                    active.calls,
-                    active.errors,
-                    active.interval,
-                    active.total_cost,
-                    active.max_cost,
-                )
-                for name, active in self._sources.items()
-            },
+            "sources": {name: active.stats() for name, active in self._sources.items()},
         }

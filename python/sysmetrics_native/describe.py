@@ -1,0 +1,118 @@
+"""`describe`: what this installation is, and what it finds on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from sysmetrics_native import gpus, settings
+from sysmetrics_native.backends import is_native_built
+from sysmetrics_native.gpus import Gpu, Inventory
+
+
+def describe() -> dict[str, Any]:
+    """What this installation is, and what it finds on this machine; for people and for reports.
+
+    Looks for GPUs, which takes as long as their driver libraries need to answer, at most 10 s.
+
+    Returns:
+        ``{"version", "backend": {"name", "reason"}, "platform": {"system", "machine", "python"},
+        "sources": {"known", "default"}, "gpu": {"vendor", "libraries": [{"library", "outcome",
+        "library_version", "driver_version"}], "devices": [{"index", "name", "memory_megabytes",
+        "uuid", "pci_id", "instances": [{"index", "uuid"}], "is_read"}], "problem"}}``: the backend
+        that a sampler would have and why; names of sources; each library that was looked for and
+        what became of that; each GPU, and whether the option `gpus` chooses it; and in ``problem``
+        why not, where the option names what is not there. What is not known is empty or `None`.
+
+    Raises:
+        ValueError: the option `backend` or `gpus` is not allowed.
+    """
+    # Not above: these two are half of what the import of this package would cost.
+    import importlib.metadata
+    import platform
+
+    name, reason = _backend()
+    known = _known_sources(name)
+    return {
+        "version": importlib.metadata.version("sysmetrics-native"),
+        "backend": {"name": name, "reason": reason},
+        "platform": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "sources": {
+            "known": list(known),
+            "default": [source for source, is_default in known.items() if is_default],
+        },
+        "gpu": _gpu(_inventory(name)),
+    }
+
+
+def _backend() -> tuple[str, str]:
+    """The backend that a sampler would have, and why."""
+    choice: str = settings.option("backend")
+    if choice == "psutil":
+        return "psutil", f"{settings.spelling('backend')} is psutil"
+    if is_native_built():
+        return "native", "the C core is there"
+    return "psutil", f"the C core is not there: {_why_not_native()}"
+
+
+def _why_not_native() -> str:
+    try:
+        importlib.import_module("sysmetrics_native._native")
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def _known_sources(backend: str) -> Mapping[str, bool]:
+    if backend == "native":
+        from sysmetrics_native.backends import native
+
+        return native.known_sources()
+    from sysmetrics_native.backends import psutil
+
+    return psutil.known_sources()
+
+
+def _inventory(backend: str) -> Inventory:
+    if backend == "native":
+        from sysmetrics_native.backends import native
+
+        inventory: Inventory = native.gpu_inventory()  # type: ignore[attr-defined]  # it is to come
+        return inventory
+    from sysmetrics_native.backends.python_gpus import gpu_inventory
+
+    return gpu_inventory()
+
+
+def _gpu(inventory: Inventory) -> dict[str, Any]:
+    choice: gpus.Choice = settings.option("gpus")
+    problem = None
+    try:
+        selection = gpus.select(choice, inventory, os.environ, settings.spelling("gpus"))
+        problem = selection.remark or None
+    except ValueError as error:
+        selection, problem = gpus.Selection(), str(error)
+    chosen = {gpu.index for gpu in selection.gpus}
+    return {
+        "vendor": inventory.vendor,
+        "libraries": [attempt._asdict() for attempt in inventory.attempts],
+        "devices": [_device(gpu) | {"is_read": gpu.index in chosen} for gpu in inventory.gpus],
+        "problem": problem,
+    }
+
+
+def _device(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "name": gpu.name,
+        "memory_megabytes": None if gpu.memory_bytes is None else round(gpu.memory_bytes / 1e6, 1),
+        "uuid": gpu.uuid,
+        "pci_id": gpu.pci_id,
+        "instances": [instance._asdict() for instance in gpu.instances],
+    }
