@@ -5,7 +5,7 @@ Libraries are found when a process starts, so every test of GPUs starts one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.fake_gpus import FakeGpus
 
@@ -79,7 +79,7 @@ class Sampled(NamedTuple):
     """The last one is the one that was cut short by the end."""
     lines: list[tuple[str, str]]
     """Level and message of each line in the log."""
-    stats: dict[str, dict[str, dict[str, float]]]
+    stats: dict[str, Any]
     clock: float
     """Unix time minus CLOCK_MONOTONIC."""
     gpus: list[tuple[int, str, str]]

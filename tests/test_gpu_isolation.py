@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from tests.fake_gpus import EMPTY_NVML, FakeGpus
 from tests.sampled import Sampled, SampledWindow, sample
 
-CPU_AND_GPU = {"sources": "cpu,memory,gpu", "interval": 0.01, "samples_per_window": 50}
+CPU_AND_GPU: dict[str, Any] = {
+    "sources": "cpu,memory,gpu",
+    "interval": 0.01,
+    "samples_per_window": 50,
+}
 """Windows of half a second, of which five readings are."""
 
 UTILIZATION = "utilization_percentage"
@@ -23,8 +28,6 @@ def whole(sampled: Sampled) -> list[SampledWindow]:
 def assert_host_is_unharmed(sampled: Sampled) -> None:
     """Every tick was taken, on a machine that may be busy; none lacks what is not of a GPU."""
     ticks, missed = sampled.stats["ticks"], sampled.stats["missed"]
-    assert isinstance(ticks, int)
-    assert isinstance(missed, int)
     assert missed <= ticks // 5
     for window in whole(sampled):
         assert window.mean("system_memory_usage_megabytes") is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.fake_gpus import NVML, OLD_NVML, FakeGpus
@@ -13,7 +15,7 @@ PROFILING = (
     *("sm_active", "sm_occupancy", "tensor_active", "dram_active"),
     *("fp16_active", "fp32_active", "fp64_active"),
 )
-FULL = {"interval": 0.02, "samples_per_window": 25}
+FULL: dict[str, Any] = {"interval": 0.02, "samples_per_window": 25}
 """Windows of half a second, of which five readings are."""
 
 

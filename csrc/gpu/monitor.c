@@ -393,6 +393,10 @@ int smn_gpus_open(const char *sysfs_path, const char *sources, int64_t patience_
         return error;
     }
     gpus->is_late = wait_for(gpus, FOUND, (uint64_t)patience_ns) != 0;
+    if (gpus->is_late)
+        smn_gpu_messages_post(&gpus->messages,
+                              "No GPU is read: the driver did not answer within %g s",
+                              (double)patience_ns * 1e-9);
     *out = gpus;
     return 0;
 }

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
         why not, where the option names what is not there. What is not known is empty or `None`.
 
     Raises:
-        ValueError: the option `backend` or `gpus` is not allowed.
+        ValueError: the option `backend`, `gpus` or `sysfs_path` is not allowed.
     """
     # Not above: these two are half of what the import of this package would cost.
     import importlib.metadata
@@ -81,13 +81,12 @@ def _known_sources(backend: str) -> Mapping[str, bool]:
 
 def _inventory(backend: str) -> Inventory:
     if backend == "native":
-        from sysmetrics_native.backends import native
+        from sysmetrics_native.backends import native_gpus
 
-        inventory: Inventory = native.gpu_inventory()  # type: ignore[attr-defined]  # it is to come
-        return inventory
-    from sysmetrics_native.backends.python_gpus import gpu_inventory
+        return native_gpus.gpu_inventory(settings.option("sysfs_path"))
+    from sysmetrics_native.backends import python_gpus
 
-    return gpu_inventory()
+    return python_gpus.gpu_inventory()
 
 
 def _gpu(inventory: Inventory) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def describe_inventory(inventory: Inventory) -> str:
         count = len(inventory.gpus)
         plural = "" if count == 1 else "s"
         return f"{count} {inventory.vendor} GPU{plural} found by {found.library}{version}."
-    tried = "; ".join(f"{attempt.library}: {attempt.outcome}" for attempt in inventory.attempts)
+    tried = "; ".join(f"{one.library}: {one.outcome.rstrip('.')}" for one in inventory.attempts)
     return f"No GPU is read. Looked for: {tried}."
 
 

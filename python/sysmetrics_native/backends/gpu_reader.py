@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from sysmetrics_native.backends import source_stats
 from sysmetrics_native.backends.fold import Reading, SeriesSpec
@@ -31,6 +32,10 @@ _logger = logging.getLogger("sysmetrics_native")
 THREAD_NAME = "smn-gpu"
 MOMENT_SECONDS = 0.2
 """How long the first and the last reading are waited for."""
+STALL_SECONDS = 2.0
+"""A call that lasts longer is worth a line in the log."""
+
+_MOST_STALLS_SAID = 3
 
 _LEAST_LEAD_SECONDS = 0.005
 _COSTS_REMEMBERED = 16
@@ -75,6 +80,14 @@ class GpuSource:
         )
 
 
+class _CallAtWork(NamedTuple):
+    """A call that is under way."""
+
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+    function: str
+    since: float  # of the monotonic clock
+
+
 class GpuReader:
     """Reads GPUs on a thread of its own.
 
@@ -97,6 +110,9 @@ class GpuReader:
             self.sources[name] = GpuSource(of_it, min(divisors) * interval)
         self._divisor = min((live.divisor for live in lives), default=1)
         self._costs: deque[float] = deque(maxlen=_COSTS_REMEMBERED)
+        self._said: set[str] = set()  # functions of which it was said that they fail
+        self._at_work: _CallAtWork | None = None
+        self._stalls: list[_CallAtWork] = []
         self._thread: Thread | None = None
         # What the thread is to do: start its clock, at a time of the monotonic clock; or read a
         # last time, and answer. Not a Condition: the garbage collector may run on any thread.
@@ -129,6 +145,21 @@ class GpuReader:
         last: SimpleQueue[None] = SimpleQueue()
         self._requests.put(last)
         _wait_a_moment(last)
+
+    def say_if_stalled(self) -> None:
+        """Say that a call does not return: its own thread cannot."""
+        at_work = self._at_work
+        if at_work is None or time.monotonic() - at_work.since < STALL_SECONDS:
+            return
+        if at_work in self._stalls or len(self._stalls) == _MOST_STALLS_SAID:
+            return
+        self._stalls.append(at_work)
+        _logger.warning(
+            "GPU %d: %s has not returned for %g s; until it does, there are no values of GPUs",
+            at_work.index,
+            at_work.function,
+            STALL_SECONDS,
+        )
 
     # ---- the thread -----------------------------------------------------------------------------
 
@@ -187,6 +218,7 @@ class GpuReader:
             if before < live.retry_at:
                 continue
             failed = True
+            self._at_work = _CallAtWork(device.gpu.index, live.call.function, before)
             source = self.sources[live.call.source]
             try:
                 source.put(device.read(live))
@@ -196,12 +228,26 @@ class GpuReader:
                 break
             except (UnsupportedError, ForbiddenError) as error:
                 device.drop(live, error)
-            except Exception:  # noqa: BLE001  # whatever a binding raises is absent this time
+            except Exception as error:  # noqa: BLE001  # whatever a binding raises is absent now
                 device.complain(live)
+                self._say_once(device, live, error)
             else:
                 live.complaints = 0
             finally:
+                self._at_work = None
                 source.count(time.monotonic() - before, failed=failed)
+
+    def _say_once(self, device: Device, live: LiveCall, error: Exception) -> None:
+        """What one GPU's call does the others' do as well, as a rule: one line is for all."""
+        if live.call.function in self._said:
+            return
+        self._said.add(live.call.function)
+        _logger.warning(
+            "GPU %d: %s: %s; where it fails its values are left out without a word",
+            device.gpu.index,
+            live.call.function,
+            error,
+        )
 
 
 def _wait_a_moment(answer: SimpleQueue[None]) -> None:

@@ -98,7 +98,7 @@ class NativeBackend:
             _logger.info("%s", describe_inventory(found.inventory))
             selection = select(options.gpus, found.inventory, os.environ, options.spelling["gpus"])
             if selection.remark:
-                _logger.info("%s", selection.remark)
+                _logger.warning("%s.", selection.remark)
             found.keep(selection)
             found.log_messages()
         except BaseException:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sysmetrics_native import settings
 from sysmetrics_native.backends import SamplingOptions, next_wait, python_gpus, source_stats
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
@@ -122,8 +121,8 @@ class PsutilBackend:
         if of_gpus:
             self._gpu_reader = python_gpus.open_gpus(
                 of_gpus,
-                settings.option("gpus", options.gpus),
-                options.spelling.get("gpus", settings.spelling("gpus", options.gpus)),
+                options.gpus,
+                options.spelling["gpus"],
                 options.interval,
             )
         sources: dict[str, _ActiveSource | GpuSource] = {
@@ -281,6 +280,8 @@ class PsutilBackend:
                     return None
                 self._changed.wait(next_wait(deadline))
             closed = self._windows.popleft()
+        if self._gpu_reader is not None:
+            self._gpu_reader.say_if_stalled()
         return closed.window(percentiles=percentiles)
 
     def stats(self) -> dict[str, Any]:

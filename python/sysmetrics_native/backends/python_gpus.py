@@ -125,7 +125,7 @@ class _Search:
 
     def unfinished(self) -> Inventory:
         """What is known when nobody waits any longer."""
-        outcome = f"no answer within {OPEN_PATIENCE_SECONDS:g} s"
+        outcome = f"it did not answer within {OPEN_PATIENCE_SECONDS:g} s"
         return Inventory(attempts=(*self.attempts, LibraryAttempt(self.at_work, outcome)))
 
 
@@ -205,14 +205,10 @@ def open_gpus(
     if found is None:
         search.is_given_up = True
         attempt = search.unfinished().attempts[-1]
-        _logger.warning("GPUs are not monitored. %s: %s.", attempt.library, attempt.outcome)
+        _logger.warning("No GPU is read. %s: %s.", attempt.library, attempt.outcome)
         return None
     inventory, remark, devices = found
-    if not inventory.gpus:
-        looked_for = "; ".join(
-            f"{one.library}: {one.outcome.rstrip('.')}" for one in inventory.attempts
-        )
-        _logger.info("No GPUs are monitored. %s.", looked_for)
+    _logger.info("%s", gpus.describe_inventory(inventory))
     if remark:
         _logger.warning("%s.", remark)
     if search.driver is None or not devices:
