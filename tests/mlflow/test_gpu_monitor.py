@@ -1,10 +1,18 @@
-"""MLflow's own GPU monitor on the stand-in for NVIDIA's library: what others are compared with."""
+"""MLflow's own GPU monitor on the stand-in for NVIDIA's library, and ours beside it."""
 
 from __future__ import annotations
 
+import mlflow
 import pytest
+from packaging.version import Version
 
 from tests.fake_gpus import FakeGpus
+from tests.sampled import sample
+
+pytestmark = pytest.mark.skipif(
+    Version(mlflow.__version__) < Version("2.16"),
+    reason="this MLflow does not log the power of GPUs yet, so there is less to compare",
+)
 
 COLLECT = """
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
@@ -74,3 +82,13 @@ def test_one_reading_that_fails_costs_it_that_reading(gpus: FakeGpus) -> None:
     gpus.write(scenario(2) + "\n0 fail nvmlDeviceGetUtilizationRates NOT_SUPPORTED")
     metrics = gpus.answer(COLLECT)
     assert metrics.keys() == expected(2).keys() - {"gpu_0_utilization_percentage"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 16])
+def test_our_keys_and_values_are_its(count: int, gpus: FakeGpus, backend: str) -> None:
+    gpus.write(scenario(count))
+    theirs = gpus.answer(COLLECT)
+    window, *_ = sample(gpus, 1, backend=backend, interval=0.02, samples_per_window=25).windows
+    assert window.means.keys() == theirs.keys()
+    # It rounds twice, to 0.1; and our power is that of a counter of energy between two readings.
+    assert window.means == pytest.approx(theirs, abs=0.1, rel=0.002)
