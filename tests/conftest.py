@@ -24,8 +24,15 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize="CI" in
 hypothesis.settings.load_profile("tests")
 
 
+_STAND_INS = {"gpus", "amd_gpus", "rocm_path"}
+"""Fixtures of tests that run on them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The one place where tests of the C core are skipped: where it is said to be missing."""
+    """Marks tests of GPUs, and skips those of the C core where that is said to be missing."""
+    for item in items:
+        if _STAND_INS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.driver)
     if "native" in BACKENDS:
         return
     skip = pytest.mark.skip(reason="needs the C core, which this installation is built without")
