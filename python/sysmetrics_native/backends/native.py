@@ -75,7 +75,13 @@ class NativeBackend:
         )
         out = ffi.new("smn_sampler **")
         error = ffi.new("char[]", lib.SMN_ERROR_TEXT_BYTES)
-        if lib.smn_sampler_create(native_options, out, error) != 0:
+        code = lib.smn_sampler_create(native_options, out, error)
+        if code == -errno.ENODATA:
+            raise ValueError(
+                f"{options.spelling['sources']} must leave a source that this machine has, got "
+                f"{','.join(options.sources)!r}"
+            )
+        if code != 0:
             raise ValueError(_text(error))
         # Freed with the last reference, so not under a thread that is still inside a call.
         self._handle = ffi.gc(out[0], lib.smn_sampler_destroy)
