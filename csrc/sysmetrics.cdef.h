@@ -171,6 +171,13 @@ int smn_gpus_open(const char *sysfs_path, const char *sources, int64_t patience_
 /* Lets go of them; the thread ends when no sampler needs it and no call of a driver lasts. */
 void smn_gpus_close(smn_gpus *gpus);
 
+/*
+ * Ends the thread though samplers may need it, at the end of the process: driver
+ * libraries take themselves apart there, and must not be in use. Waits a moment
+ * for a call that lasts.
+ */
+void smn_gpus_halt(smn_gpus *gpus);
+
 /* "NVIDIA" or "AMD"; NULL where there is no device. */
 const char *smn_gpus_vendor(const smn_gpus *gpus);
 

@@ -310,3 +310,25 @@ def test_nobody_asks_for_what_nobody_wants(gpus: FakeGpus) -> None:
 def test_the_stand_in_is_the_one_that_is_found() -> None:
     """What all of the above stands on."""
     assert NVML.file == "libnvidia-ml.so.1"
+
+
+# ---- the end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "raise RuntimeError", "os._exit(0)"])
+def test_a_program_that_just_ends(end: str, gpus: FakeGpus, backend: str) -> None:
+    """No call is made while driver libraries take themselves apart."""
+    gpus.write("devices 4")
+    program = f"""
+        import os, sys
+        from sysmetrics_native import Sampler
+        sampler = Sampler(backend={backend!r}, interval=0.001, samples_per_window=100)
+        sampler.start()
+        assert sampler.next_window(10.0)
+        {end}
+    """
+    outcome = gpus.run(program)
+    assert outcome.returncode == {"pass": 0, "os._exit(0)": 0, "sys.exit(3)": 3}.get(end, 1)
+    assert "Fatal" not in outcome.stderr
+    if backend == "native" and "_exit" not in end:
+        assert gpus.calls("nvmlShutdown") == {"nvmlShutdown": 1}

@@ -24,6 +24,7 @@ static const uint64_t MS = 1000000;
 static const uint64_t NS_PER_SECOND = 1000000000;
 static const uint64_t STALL_NS = 2 * UINT64_C(1000000000); /* a call that lasts longer is said */
 static const uint64_t RETRY_LOST_NS = 30 * UINT64_C(1000000000);
+static const uint64_t HALT_PATIENCE_NS = 100 * UINT64_C(1000000);
 static const uint64_t CLOSE_PATIENCE_NS = 500 * UINT64_C(1000000);
 
 /* What the thread is asked to do, and what it has done: both only ever grow. */
@@ -405,6 +406,14 @@ smn_gpus *smn_gpus_retain(smn_gpus *gpus)
 {
     atomic_fetch_add(&gpus->users, 1);
     return gpus;
+}
+
+void smn_gpus_halt(smn_gpus *gpus)
+{
+    if (is_inherited(gpus))
+        return;
+    ask(gpus, CLOSE);
+    (void)wait_for(gpus, CLOSE, HALT_PATIENCE_NS);
 }
 
 void smn_gpus_close(smn_gpus *gpus)

@@ -227,6 +227,27 @@ static void test_dropped_devices_are_not_touched(void)
     CHECK_INT(scripted.closed, 1);
 }
 
+/* At the end of a process, which a sampler may live to see. */
+static void test_halting_under_a_sampler(void)
+{
+    gpu_rig rig;
+    scripted_reset(2);
+    make(&rig, 10 * MILLISECOND, 20);
+    REQUIRE(next(&rig));
+    CHECK(!isnan(mean_of(&rig, "gpu_1_utilization_percentage")));
+    smn_gpus_halt(rig.gpus);
+    CHECK_INT(scripted.closed, 1);
+    int made = scripted.made[1][SCRIPTED_UTILIZATION];
+    REQUIRE(next(&rig) && next(&rig));
+    CHECK_ABSENT(mean_of(&rig, "gpu_1_utilization_percentage"));
+    CHECK(!isnan(mean_of(&rig, "system_memory_usage_megabytes")));
+    CHECK_INT(scripted.made[1][SCRIPTED_UTILIZATION], made);
+    CHECK_INT(smn_sampler_stop(rig.sampler, SECOND), 0);
+    smn_gpus_halt(rig.gpus);
+    destroy(&rig);
+    CHECK_INT(scripted.closed, 1);
+}
+
 /* ---- a call that lasts ------------------------------------------------------------------------
  */
 
@@ -295,6 +316,7 @@ int main(void)
     test_windows();
     test_the_first_and_the_last_reading_count();
     test_dropped_devices_are_not_touched();
+    test_halting_under_a_sampler();
     test_stop_and_fork_in_a_call_that_lasts();
     test_a_call_that_lasts_at_the_start();
     return check_report();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import weakref
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -45,6 +46,8 @@ class NativeGpus:
         if code != 0:
             raise OSError(-code, f"cannot start the GPU thread: {os.strerror(-code)}")
         self.handle = ffi.gc(out[0], lib.smn_gpus_close)
+        # Also at the interpreter's exit, behind which driver libraries take themselves apart.
+        self._halt = weakref.finalize(self, lib.smn_gpus_halt, self.handle)
         self.inventory = Inventory(
             vendor=self._vendor(), attempts=tuple(self._attempts()), gpus=tuple(self._devices())
         )
@@ -103,7 +106,8 @@ class NativeGpus:
             _logger.warning("%s", _text(message))
 
     def close(self) -> None:
-        """End the thread, unless a sampler still needs it."""
+        """End the thread. For before a sampler needs it."""
+        self._halt.detach()
         ffi.release(self.handle)
 
 
