@@ -74,9 +74,9 @@ int main(int argc, char **argv)
     smn_nvml_device devices[MOST_DEVICES];
     unsigned int count = open_devices(devices);
     long long reading_ns = 0;
-    pace pace = pace_start(rate);
+    pace deadlines = pace_start(rate);
     for (long long n = -WARM_UP_WAKE_UPS; n < wanted; n++) {
-        pace_wait(&pace);
+        pace_wait(&deadlines);
         long long before = clock_ns(CLOCK_MONOTONIC);
         for (unsigned int i = 0; i < count; i++)
             read_device(devices[i]);

@@ -238,7 +238,8 @@ static void test_halting_under_a_sampler(void)
     smn_gpus_halt(rig.gpus);
     CHECK_INT(scripted.closed, 1);
     int made = scripted.made[1][SCRIPTED_UTILIZATION];
-    REQUIRE(next(&rig) && next(&rig));
+    REQUIRE(next(&rig));
+    REQUIRE(next(&rig));
     CHECK_ABSENT(mean_of(&rig, "gpu_1_utilization_percentage"));
     CHECK(!isnan(mean_of(&rig, "system_memory_usage_megabytes")));
     CHECK_INT(scripted.made[1][SCRIPTED_UTILIZATION], made);
