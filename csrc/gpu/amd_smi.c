@@ -259,7 +259,7 @@ static const smn_gpu_call calls[] = {
     [MEMORY_USED] = READS(MEMORY_USED, "amdsmi_get_gpu_memory_usage", BASIC, FAST,
                           read_memory_used),
     [POWER] = READS(POWER, "amdsmi_get_power_info", BASIC, FAST, read_power),
-    [ENERGY] = READS(ENERGY, "amdsmi_get_energy_count", BASIC, FAST, read_energy),
+    [ENERGY] = READS(ENERGY, "amdsmi_get_energy_count", BASIC, PER_SPAN, read_energy),
     [POWER_CAP] = READS(POWER_LIMIT, "amdsmi_get_power_cap_info", BASIC, SLOW, read_power_cap),
     [TEMPERATURE] = READS(TEMPERATURE, "amdsmi_get_temp_metric", DETAIL, SLOW, read_temperature),
     [GFX_CLOCK] = READS(SM_CLOCK, "amdsmi_get_clock_info", DETAIL, SLOW, read_gfx_clock),

@@ -369,6 +369,17 @@ static void forget_all(smn_gpu_device *device)
         device->readings[r] = NAN;
 }
 
+/* The energy counter gives exact means; where there is one, nobody needs readings of power. */
+static void do_without_power(smn_gpu_device *device)
+{
+    device->has[SMN_GPU_POWER] = false;
+    for (int i = 0; i < device->driver->call_count; i++) {
+        const smn_gpu_call *call = &device->driver->calls[i];
+        if (call->first == SMN_GPU_POWER && call->last == SMN_GPU_POWER)
+            device->is_made[i] = false;
+    }
+}
+
 int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)
 {
     int error = device->driver->identify(device->state, device->index, &device->identity);
@@ -381,6 +392,8 @@ int smn_gpu_device_find(smn_gpu_device *device, const bool *wanted)
         if (wanted[device->driver->calls[i].group])
             try_call(device, i);
     }
+    if (device->has[SMN_GPU_ENERGY])
+        do_without_power(device);
     device->power_limit = device->readings[SMN_GPU_POWER_LIMIT];
     forget_all(device);
     device->energy.previous = NAN;
@@ -404,9 +417,9 @@ static bool has_basic(const smn_gpu_device *device, int value)
     case SMN_GPU_VALUE_MEMORY_SHARE:
         return has[SMN_GPU_MEMORY_USED];
     case SMN_GPU_VALUE_POWER:
-        return has[SMN_GPU_POWER] && !has[SMN_GPU_ENERGY];
+        return has[SMN_GPU_POWER];
     case SMN_GPU_VALUE_POWER_SHARE:
-        return has[SMN_GPU_POWER] && !has[SMN_GPU_ENERGY] && has[SMN_GPU_POWER_LIMIT];
+        return has[SMN_GPU_POWER] && has[SMN_GPU_POWER_LIMIT];
     case SMN_GPU_VALUE_ENERGY:
     case SMN_GPU_VALUE_ENERGY_SECONDS:
         return has[SMN_GPU_ENERGY];

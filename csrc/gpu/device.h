@@ -102,7 +102,7 @@ typedef struct {
 
 /* Which calls are due, and what they cost. */
 typedef struct {
-    bool is_due[SMN_GPU_PER_WINDOW + 1]; /* by pace */
+    bool is_due[SMN_GPU_PACES]; /* by pace */
     uint64_t cost_ns[SMN_GPU_GROUPS];
     uint64_t errors[SMN_GPU_GROUPS]; /* readings that failed or cannot be true */
 } smn_gpu_round;

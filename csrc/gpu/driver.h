@@ -71,9 +71,11 @@ typedef enum {
 
 /* How often a call is worth its price. */
 typedef enum {
-    SMN_GPU_FAST,      /* at every reading: ten times a second at most */
-    SMN_GPU_SLOW,      /* once a second at most */
-    SMN_GPU_PER_WINDOW /* at the end of each window: what it reads spans the time between */
+    SMN_GPU_FAST,       /* at every reading: ten times a second at most */
+    SMN_GPU_SLOW,       /* once a second at most */
+    SMN_GPU_PER_WINDOW, /* at the end of each window: what it reads spans the time between */
+    SMN_GPU_PER_SPAN,   /* the same, and twice a second in between: for counters */
+    SMN_GPU_PACES
 } smn_gpu_pace;
 
 typedef struct {

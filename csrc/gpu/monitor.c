@@ -70,6 +70,7 @@ struct smn_gpus {
     bool is_said[SMN_GPU_MOST_CALLS]; /* that a call failed on some device */
     uint64_t last_target_ns;
     uint64_t next_slow_ns;
+    uint64_t next_span_ns;
     uint64_t usual_cost_ns; /* of a round */
 
     /* Shared; each synchronises itself. */
@@ -189,8 +190,10 @@ static void read_devices(smn_gpus *gpus, smn_gpu_round *round)
 
 static void read_everything(smn_gpus *gpus)
 {
-    smn_gpu_round round = {
-        .is_due = {[SMN_GPU_FAST] = true, [SMN_GPU_SLOW] = true, [SMN_GPU_PER_WINDOW] = true}};
+    smn_gpu_round round = {.is_due = {[SMN_GPU_FAST] = true,
+                                      [SMN_GPU_SLOW] = true,
+                                      [SMN_GPU_PER_WINDOW] = true,
+                                      [SMN_GPU_PER_SPAN] = true}};
     read_devices(gpus, &round);
 }
 
@@ -217,11 +220,15 @@ static void run_round(smn_gpus *gpus, uint64_t target_ns)
     bool is_window = gpus->window_ns < gpus->period_ns ||
                      (target_ns - gpus->start_ns) % gpus->window_ns == 0;
     bool is_slow = is_period && target_ns >= gpus->next_slow_ns;
+    bool is_span = is_window || target_ns >= gpus->next_span_ns;
     smn_gpu_round round = {.is_due = {[SMN_GPU_FAST] = is_period,
                                       [SMN_GPU_SLOW] = is_slow,
-                                      [SMN_GPU_PER_WINDOW] = is_window}};
+                                      [SMN_GPU_PER_WINDOW] = is_window,
+                                      [SMN_GPU_PER_SPAN] = is_span}};
     if (is_slow)
         gpus->next_slow_ns = target_ns + NS_PER_SECOND;
+    if (is_span)
+        gpus->next_span_ns = target_ns + NS_PER_SECOND / 2;
     read_devices(gpus, &round);
 }
 
@@ -346,7 +353,8 @@ void smn_gpus_run(smn_gpus *gpus, uint64_t start_ns, uint64_t period_ns, uint64_
     gpus->period_ns = period_ns;
     gpus->window_ns = window_ns;
     gpus->last_target_ns = start_ns;
-    gpus->next_slow_ns = start_ns + (period_ns < NS_PER_SECOND ? NS_PER_SECOND : period_ns);
+    gpus->next_slow_ns = start_ns + NS_PER_SECOND;
+    gpus->next_span_ns = start_ns + NS_PER_SECOND / 2;
     ask(gpus, RUN);
 }
 

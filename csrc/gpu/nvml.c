@@ -36,7 +36,6 @@ typedef struct {
 typedef struct {
     smn_nvml_device handle; /* NULL: the driver does not give it out */
     char uuid[SMN_GPU_TEXT_BYTES];
-    bool has_energy;           /* and needs no readings of power */
     bool has_traffic_counters; /* all of them, and needs no GPM for these */
     int instance_count;
     smn_nvml_device instances[SMN_GPU_MOST_INSTANCES]; /* NULL where there is none */
@@ -144,19 +143,14 @@ static int read_energy(void *opaque, int index, double *readings)
     unsigned long long millijoules = 0;
     int error = CALL(state, nvmlDeviceGetTotalEnergyConsumption, state->devices[index].handle,
                      &millijoules);
-    if (error == 0) {
+    if (error == 0)
         readings[SMN_GPU_ENERGY] = (double)millijoules * 1e-3;
-        state->devices[index].has_energy = true;
-    }
     return error;
 }
 
-/* The energy counter gives exact means; where there is one, nobody needs this. */
 static int read_power(void *opaque, int index, double *readings)
 {
     nvml_state *state = opaque;
-    if (state->devices[index].has_energy)
-        return -ENOTSUP;
     unsigned int milliwatts = 0;
     int error = CALL(state, nvmlDeviceGetPowerUsage, state->devices[index].handle, &milliwatts);
     if (error == 0)
@@ -584,13 +578,13 @@ static int nvml_open(int sysfs, void **opaque, int *device_count, smn_gpu_attemp
     return 0;
 }
 
-/* Energy before power and counters of traffic before its rates: see read_power, read_traffic. */
+/* Counters of traffic before its rates: see read_traffic. */
 static const smn_gpu_call calls[] = {
     {"nvmlDeviceGetUtilizationRates", SMN_GPU_BASIC, SMN_GPU_FAST, read_utilization,
      SMN_GPU_UTILIZATION, SMN_GPU_UTILIZATION},
     {"nvmlDeviceGetMemoryInfo", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory, SMN_GPU_MEMORY_USED,
      SMN_GPU_MEMORY_TOTAL},
-    {"nvmlDeviceGetTotalEnergyConsumption", SMN_GPU_BASIC, SMN_GPU_FAST, read_energy,
+    {"nvmlDeviceGetTotalEnergyConsumption", SMN_GPU_BASIC, SMN_GPU_PER_SPAN, read_energy,
      SMN_GPU_ENERGY, SMN_GPU_ENERGY},
     {"nvmlDeviceGetPowerUsage", SMN_GPU_BASIC, SMN_GPU_FAST, read_power, SMN_GPU_POWER,
      SMN_GPU_POWER},

@@ -301,7 +301,7 @@ static const smn_gpu_call calls[] = {
                            read_memory_total),
     [MEMORY_USED] = READS(MEMORY_USED, "rsmi_dev_memory_usage_get", BASIC, FAST, read_memory_used),
     [POWER] = READS(POWER, "rsmi_dev_power_get", BASIC, FAST, read_power),
-    [ENERGY] = READS(ENERGY, "rsmi_dev_energy_count_get", BASIC, FAST, read_energy),
+    [ENERGY] = READS(ENERGY, "rsmi_dev_energy_count_get", BASIC, PER_SPAN, read_energy),
     [POWER_CAP] = READS(POWER_LIMIT, "rsmi_dev_power_cap_get", BASIC, SLOW, read_power_cap),
     [TEMPERATURE] = READS(TEMPERATURE, "rsmi_dev_temp_metric_get", DETAIL, SLOW, read_temperature),
     [GFX_CLOCK] = READS(SM_CLOCK, "rsmi_dev_gpu_clk_freq_get", DETAIL, SLOW, read_gfx_clock),

@@ -10,8 +10,11 @@
 #include "../gpu/monitor.h"
 #include "../source.h"
 
-/* The driver refreshes what it counts about so often: a shorter stretch tells of that alone. */
-static const double ENERGY_SECONDS = 0.5;
+/*
+ * A driver refreshes its counter about ten times a second: a much shorter stretch
+ * tells of that alone. A little less than the half second between two readings.
+ */
+static const double ENERGY_SECONDS = 0.4;
 
 enum {
     KEY_BYTES = 96,

@@ -104,7 +104,7 @@ static const smn_gpu_call calls[] = {
      SMN_GPU_UTILIZATION},
     {"getMemory", SMN_GPU_BASIC, SMN_GPU_FAST, read_memory, SMN_GPU_MEMORY_USED,
      SMN_GPU_MEMORY_TOTAL},
-    {"getEnergy", SMN_GPU_BASIC, SMN_GPU_FAST, read_energy, SMN_GPU_ENERGY, SMN_GPU_ENERGY},
+    {"getEnergy", SMN_GPU_BASIC, SMN_GPU_PER_SPAN, read_energy, SMN_GPU_ENERGY, SMN_GPU_ENERGY},
     {"getLimit", SMN_GPU_BASIC, SMN_GPU_SLOW, read_limit, SMN_GPU_POWER_LIMIT, SMN_GPU_POWER_LIMIT},
     {"getInstances", SMN_GPU_BASIC, SMN_GPU_FAST, read_instances, SMN_GPU_INSTANCE_MEMORY_USED,
      SMN_GPU_END_OF_BASIC - 1},

@@ -49,7 +49,7 @@ static bool take(device_rig *rig, smn_gpu_group group, double *values)
 
 static void read_all(device_rig *rig)
 {
-    rig->round = (smn_gpu_round){.is_due = {true, true, true}};
+    rig->round = (smn_gpu_round){.is_due = {true, true, true, true}};
     smn_gpu_device_read(&rig->device, &rig->round);
     take(rig, SMN_GPU_BASIC, rig->basic);
     take(rig, SMN_GPU_DETAIL, rig->detail);
@@ -200,6 +200,7 @@ static void test_what_is_due(void)
     smn_gpu_device_read(&rig.device, &rig.round);
     CHECK_INT(scripted.made[0][SCRIPTED_UTILIZATION] - made[SCRIPTED_UTILIZATION], 1);
     CHECK_INT(scripted.made[0][SCRIPTED_TEMPERATURE] - made[SCRIPTED_TEMPERATURE], 0);
+    CHECK_INT(scripted.made[0][SCRIPTED_ENERGY] - made[SCRIPTED_ENERGY], 0);
     CHECK_INT(scripted.made[0][SCRIPTED_PROFILING] - made[SCRIPTED_PROFILING], 0);
     CHECK(rig.round.cost_ns[SMN_GPU_BASIC] > 0);
     CHECK_U64(rig.round.cost_ns[SMN_GPU_DETAIL], 0);
