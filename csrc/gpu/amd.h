@@ -71,8 +71,7 @@ void smn_amd_device_init(smn_amd_device *device, uint64_t address, const void *o
  */
 int smn_amd_outcome(smn_amd_device *device, int call, int error);
 
-/* ---- values, absent (NaN) where they are none -------------------------------------------------
- */
+/* ---- values, absent (NaN) where they are none --------------------------- */
 
 static inline bool smn_amd_is_number(uint64_t value)
 {

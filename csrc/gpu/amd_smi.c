@@ -66,8 +66,7 @@ static int error_of(smn_amdsmi_status status)
     }
 }
 
-/* ---- what is called, and what it says ---------------------------------------------------------
- */
+/* ---- what is called, and what it says ----------------------------------- */
 
 /* The buffer with no trace of what it held: a library may fill less of it than it could. */
 static smn_amdsmi_buffer *cleared(amd_state *amd)
@@ -270,8 +269,7 @@ static const smn_gpu_call calls[] = {
 
 #undef READS
 
-/* ---- devices ----------------------------------------------------------------------------------
- */
+/* ---- devices ------------------------------------------------------------ */
 
 static uint64_t address_of(amd_state *amd, smn_amdsmi_processor handle)
 {
@@ -343,8 +341,7 @@ static int amd_recover(void *state, int index)
     return error != 0 ? error : -ENODEV;
 }
 
-/* ---- who a device is --------------------------------------------------------------------------
- */
+/* ---- who a device is ---------------------------------------------------- */
 
 /* The number of a chip is the one in the UUID that ROCm's other libraries use. */
 static void read_uuid(amd_state *amd, int index, const char *serial, char *uuid)
@@ -410,8 +407,7 @@ static void read_driver_version(amd_state *amd, char *text)
         smn_amd_copy_text(text, buffer->driver_info_25.driver_version, 256);
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------ */
 
 /* Returns the name of what the library should have and has not, or NULL. */
 static const char *look_up(amd_state *amd, void *library)

@@ -54,8 +54,7 @@ typedef struct {
     sysfs_device devices[SMN_GPU_MOST_DEVICES];
 } sysfs_state;
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files -------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void set_path(char *path, const char *format, ...)
 {
@@ -94,8 +93,7 @@ static void release_files(sysfs_device *device)
     }
 }
 
-/* ---- the files of one card --------------------------------------------------------------------
- */
+/* ---- the files of one card ---------------------------------------------- */
 
 /* The folder below hwmon/ that belongs to the card; "" where there is none. */
 static void find_monitor(const sysfs_state *sysfs, int card, char *folder)
@@ -178,8 +176,7 @@ static void find_files(sysfs_state *sysfs, sysfs_device *device)
     }
 }
 
-/* ---- cards ------------------------------------------------------------------------------------
- */
+/* ---- cards -------------------------------------------------------------- */
 
 /* Of "card0"; not of "card0-DP-1", which is a connector, nor of "renderD128". */
 static int card_number(const char *name)
@@ -269,8 +266,7 @@ static int sysfs_recover(void *state, int index)
     return -ENODEV;
 }
 
-/* ---- readings ---------------------------------------------------------------------------------
- */
+/* ---- readings ----------------------------------------------------------- */
 
 /*
  * amdgpu answers EPERM while it resets a GPU or the GPU sleeps; what a user may
@@ -417,8 +413,7 @@ static const smn_gpu_call calls[] = {
 
 #undef READS
 
-/* ---- who a device is --------------------------------------------------------------------------
- */
+/* ---- who a device is ---------------------------------------------------- */
 
 static void read_unique_id(const sysfs_state *sysfs, int card, char *uuid)
 {
@@ -452,8 +447,7 @@ static int sysfs_identify(void *state, int index, smn_gpu_identity *identity)
     return 0;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------ */
 
 static void sysfs_close(void *state)
 {

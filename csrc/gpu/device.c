@@ -18,8 +18,7 @@ static uint64_t now_ns(void)
     return smn_system_clock.monotonic_ns(NULL);
 }
 
-/* ---- what is said -----------------------------------------------------------------------------
- */
+/* ---- what is said ------------------------------------------------------- */
 
 static void say(smn_gpu_device *device, const char *function, const char *what)
 {
@@ -31,8 +30,7 @@ static void say(smn_gpu_device *device, const char *function, const char *what)
                           device->messages_left == 0 ? " (no more is said of this GPU)" : "");
 }
 
-/* ---- one call ---------------------------------------------------------------------------------
- */
+/* ---- one call ----------------------------------------------------------- */
 
 /* A device is back once it answers; it may give out a new handle and still not. */
 static void take_success(smn_gpu_device *device)
@@ -129,8 +127,7 @@ static int make_call(smn_gpu_device *device, int place, uint64_t *at_ns, smn_gpu
     return error;
 }
 
-/* ---- what cannot be true ----------------------------------------------------------------------
- */
+/* ---- what cannot be true ------------------------------------------------ */
 
 typedef struct {
     double least;
@@ -187,8 +184,7 @@ static void refuse_nonsense(smn_gpu_device *device, const smn_gpu_call *call, sm
     }
 }
 
-/* ---- from readings to values ------------------------------------------------------------------
- */
+/* ---- from readings to values -------------------------------------------- */
 
 /* The increase since the reading before, which it adds; NaN where that is not known. */
 static double meter_add(smn_gpu_meter *meter, double reading, double most_increase)
@@ -283,8 +279,7 @@ static void hand_over(smn_gpu_device *device, smn_gpu_group group)
     smn_gpu_mailbox_put(mailbox, values);
 }
 
-/* ---- a round ----------------------------------------------------------------------------------
- */
+/* ---- a round ------------------------------------------------------------ */
 
 static bool is_there(smn_gpu_device *device)
 {
@@ -344,8 +339,7 @@ void smn_gpu_device_read(smn_gpu_device *device, smn_gpu_round *round)
     }
 }
 
-/* ---- finding a device -------------------------------------------------------------------------
- */
+/* ---- finding a device --------------------------------------------------- */
 
 /* A call that fails for a moment may have everything; one that succeeds has what it gave. */
 static void try_call(smn_gpu_device *device, int place)

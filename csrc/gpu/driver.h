@@ -129,8 +129,7 @@ typedef struct {
 /* In the order in which they are tried; the first that has a device is used. */
 extern const smn_gpu_driver *const smn_gpu_drivers[];
 
-/* ---- for drivers ------------------------------------------------------------------------------
- */
+/* ---- for drivers -------------------------------------------------------- */
 
 /*
  * Opens the first library of `names` (ends with NULL) that the loader finds by

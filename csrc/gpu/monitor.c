@@ -96,8 +96,7 @@ static bool is_inherited(const smn_gpus *gpus)
     return gpus->owner != getpid();
 }
 
-/* ---- finding devices --------------------------------------------------------------------------
- */
+/* ---- finding devices ---------------------------------------------------- */
 
 static void find_device(smn_gpus *gpus, int index)
 {
@@ -150,8 +149,7 @@ static void find_devices(smn_gpus *gpus)
     }
 }
 
-/* ---- rounds -----------------------------------------------------------------------------------
- */
+/* ---- rounds ------------------------------------------------------------- */
 
 /* The counters have one writer, so a load and a store are enough. */
 static void count_up(_Atomic uint64_t *counter, uint64_t by)
@@ -252,8 +250,7 @@ static void wait_and_read(smn_gpus *gpus)
     }
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread --------------------------------------------------------- */
 
 static void answer(smn_gpus *gpus, uint32_t phase)
 {
@@ -308,8 +305,7 @@ static void *run(void *opaque)
     return NULL;
 }
 
-/* ---- what others ask of it --------------------------------------------------------------------
- */
+/* ---- what others ask of it ---------------------------------------------- */
 
 static void ask(smn_gpus *gpus, uint32_t phase)
 {
@@ -368,8 +364,7 @@ bool smn_gpus_take(smn_gpus *gpus, int place, smn_gpu_group group, double *value
     return smn_gpu_mailbox_take(&gpus->devices[place].mailboxes[group], values);
 }
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close ----------------------------------------------------- */
 
 static bool is_named(const char *names, const char *name)
 {
@@ -438,8 +433,7 @@ void smn_gpus_close(smn_gpus *gpus)
     leave(gpus);
 }
 
-/* ---- what they are ----------------------------------------------------------------------------
- */
+/* ---- what they are ------------------------------------------------------ */
 
 int smn_gpus_count(const smn_gpus *gpus)
 {
@@ -522,8 +516,7 @@ void smn_gpus_group_stats(const smn_gpus *gpus, smn_gpu_group group, smn_source_
     stats->max_cost_ns = atomic_load_explicit(&counters->max_cost_ns, memory_order_relaxed);
 }
 
-/* ---- messages ---------------------------------------------------------------------------------
- */
+/* ---- messages ----------------------------------------------------------- */
 
 /* The thread cannot say itself that it does not come back. */
 static bool tells_of_stall(smn_gpus *gpus, char *message)

@@ -53,8 +53,7 @@ typedef struct {
     nvml_device devices[SMN_GPU_MOST_DEVICES];
 } nvml_state;
 
-/* ---- results ----------------------------------------------------------------------------------
- */
+/* ---- results ------------------------------------------------------------ */
 
 static int errno_of(int code)
 {
@@ -101,8 +100,7 @@ static const char *reason_of(int code)
 #define CALL(state, name, ...)                                                                     \
     ((state)->name == NULL ? -ENOTSUP : errno_of((state)->name(__VA_ARGS__)))
 
-/* ---- readings ---------------------------------------------------------------------------------
- */
+/* ---- readings ----------------------------------------------------------- */
 
 static nvml_device *device_of(void *opaque, int index)
 {
@@ -289,8 +287,7 @@ static int read_traffic_counters(void *opaque, int index, double *readings)
     return error;
 }
 
-/* ---- GPM, of Hopper and later -----------------------------------------------------------------
- */
+/* ---- GPM, of Hopper and later ------------------------------------------- */
 
 typedef struct {
     unsigned int metric;
@@ -397,8 +394,7 @@ static int read_traffic(void *opaque, int index, double *readings)
                     sizeof traffic_items / sizeof *traffic_items, readings);
 }
 
-/* ---- devices ----------------------------------------------------------------------------------
- */
+/* ---- devices ------------------------------------------------------------ */
 
 static void find_instances(nvml_state *state, nvml_device *device)
 {
@@ -481,8 +477,7 @@ static int nvml_recover(void *opaque, int index)
     return 0;
 }
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close ----------------------------------------------------- */
 
 static int find_symbols(nvml_state *state, void *library)
 {

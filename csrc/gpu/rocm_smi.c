@@ -83,8 +83,7 @@ static int error_of(const rocm_state *rocm, uint32_t number, smn_rsmi_status sta
     }
 }
 
-/* ---- what is called, and what it says ---------------------------------------------------------
- */
+/* ---- what is called, and what it says ----------------------------------- */
 
 /* The buffer with no trace of what it held: a library may fill less of it than it could. */
 static smn_rsmi_buffer *cleared(rocm_state *rocm)
@@ -312,8 +311,7 @@ static const smn_gpu_call calls[] = {
 
 #undef READS
 
-/* ---- devices ----------------------------------------------------------------------------------
- */
+/* ---- devices ------------------------------------------------------------ */
 
 /* The lower 16 bits are those of amd_smi; the domain is in the upper half. */
 static uint64_t address_of(rocm_state *rocm, uint32_t number)
@@ -385,8 +383,7 @@ static int rocm_identify(void *state, int index, smn_gpu_identity *identity)
     return total_memory(rocm, index, &identity->memory_bytes) == -ENODEV ? -ENODEV : 0;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------ */
 
 /* Returns the name of what the library should have and has not, or NULL. */
 static const char *look_up(rocm_state *rocm, void *library)

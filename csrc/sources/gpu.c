@@ -51,8 +51,7 @@ typedef struct {
     int device_count;
 } gpu_state;
 
-/* ---- open -------------------------------------------------------------------------------------
- */
+/* ---- open --------------------------------------------------------------- */
 
 static int column_of(gpu_columns *device, int value, smn_schema *schema)
 {
@@ -140,8 +139,7 @@ static int open_group(const smn_environment *environment, const gpu_catalogue *c
     return 0;
 }
 
-/* ---- a tick -----------------------------------------------------------------------------------
- */
+/* ---- a tick ------------------------------------------------------------- */
 
 static int gpu_sample(void *opaque, double *columns)
 {
@@ -165,8 +163,7 @@ static void gpu_stats(const void *opaque, smn_source_stats *stats)
     smn_gpus_group_stats(state->gpus, state->group, stats);
 }
 
-/* ---- the sources ------------------------------------------------------------------------------
- */
+/* ---- the sources -------------------------------------------------------- */
 
 static const gpu_series basic[] = {
     {"gpu_%d_utilization_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_UTILIZATION, 0, 1.0,

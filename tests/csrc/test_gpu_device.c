@@ -77,8 +77,7 @@ static void set(int reading, double value)
     scripted.reading[0][reading] = value;
 }
 
-/* ---- values -----------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------- */
 
 static void test_values_of_a_device_that_is_well(void)
 {
@@ -209,8 +208,7 @@ static void test_what_is_due(void)
     CHECK_INT(scripted.made[0][SCRIPTED_TRAFFIC], 1);
 }
 
-/* ---- failures ---------------------------------------------------------------------------------
- */
+/* ---- failures ----------------------------------------------------------- */
 
 static void test_failing_at_every_code(void)
 {

@@ -34,8 +34,7 @@ static void wait_until_closed(void)
     CHECK_INT(scripted.closed, 1);
 }
 
-/* ---- finding ----------------------------------------------------------------------------------
- */
+/* ---- finding ------------------------------------------------------------ */
 
 static void test_what_is_found(void)
 {
@@ -104,8 +103,7 @@ static void test_a_driver_that_takes_too_long_to_find(void)
     wait_until_closed(); /* the thread cleans up when the driver lets it */
 }
 
-/* ---- with a sampler ---------------------------------------------------------------------------
- */
+/* ---- with a sampler ----------------------------------------------------- */
 
 typedef struct {
     smn_gpus *gpus;
@@ -249,8 +247,7 @@ static void test_halting_under_a_sampler(void)
     CHECK_INT(scripted.closed, 1);
 }
 
-/* ---- a call that lasts ------------------------------------------------------------------------
- */
+/* ---- a call that lasts -------------------------------------------------- */
 
 static void check_inert_in_a_child(gpu_rig *rig)
 {

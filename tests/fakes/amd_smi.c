@@ -32,8 +32,7 @@ const smn_fake_code smn_fake_codes[] = {
     {NULL, 0},
 };
 
-/* ---- versions ---------------------------------------------------------------------------------
- */
+/* ---- versions ----------------------------------------------------------- */
 
 /* The first word of the version: a year up to 6.4, the release and 19 since. */
 static unsigned version(void)
@@ -60,8 +59,7 @@ API smn_amdsmi_status amdsmi_get_lib_version(void *structure)
     return SMN_AMDSMI_STATUS_SUCCESS;
 }
 
-/* ---- handles ----------------------------------------------------------------------------------
- */
+/* ---- handles ------------------------------------------------------------ */
 
 API smn_amdsmi_status amdsmi_init(uint64_t flags)
 {
@@ -200,8 +198,7 @@ API smn_amdsmi_status amdsmi_get_processor_type(smn_amdsmi_processor handle, uns
     return SMN_AMDSMI_STATUS_SUCCESS;
 }
 
-/* ---- who a device is --------------------------------------------------------------------------
- */
+/* ---- who a device is ---------------------------------------------------- */
 
 API smn_amdsmi_status amdsmi_get_gpu_device_bdf(smn_amdsmi_processor handle, uint64_t *bdf)
 {
@@ -271,8 +268,7 @@ API smn_amdsmi_status amdsmi_get_gpu_driver_info(smn_amdsmi_processor handle, vo
     return SMN_AMDSMI_STATUS_SUCCESS;
 }
 
-/* ---- readings ---------------------------------------------------------------------------------
- */
+/* ---- readings ----------------------------------------------------------- */
 
 API smn_amdsmi_status amdsmi_get_gpu_activity(smn_amdsmi_processor handle,
                                               smn_amdsmi_engine_usage *usage)

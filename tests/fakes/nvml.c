@@ -42,8 +42,7 @@
 
 #define API __attribute__((visibility("default")))
 
-/* ---- what the engine must know ----------------------------------------------------------------
- */
+/* ---- what the engine must know ------------------------------------------ */
 
 enum {
     UTILIZATION,
@@ -187,8 +186,7 @@ const char *const smn_fake_functions[] = {
 SMN_NVML_REQUIRED(DECLARE)
 SMN_NVML_OPTIONAL(DECLARE)
 
-/* ---- handles ----------------------------------------------------------------------------------
- */
+/* ---- handles ------------------------------------------------------------ */
 
 enum {
     SLOTS = SMN_FAKE_MOST_INSTANCES + 1
@@ -255,8 +253,7 @@ static int begin(smn_fake_function *self, const char *function, smn_nvml_device 
     if (failure != 0)                                                                              \
     return failure
 
-/* ---- values -----------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------- */
 
 static double value_at(place at, int item)
 {
@@ -298,8 +295,7 @@ static int write_text(const char *text, char *result, unsigned int length)
     return SMN_NVML_SUCCESS;
 }
 
-/* ---- the library ------------------------------------------------------------------------------
- */
+/* ---- the library -------------------------------------------------------- */
 
 API int nvmlInit_v2(void)
 {
@@ -351,8 +347,7 @@ API int nvmlSystemGetNVMLVersion(char *version, unsigned int length)
     return write_text(text != NULL ? text : "13.580.00.01", version, length);
 }
 
-/* ---- finding devices --------------------------------------------------------------------------
- */
+/* ---- finding devices ---------------------------------------------------- */
 
 API int nvmlDeviceGetCount_v2(unsigned int *count)
 {
@@ -462,8 +457,7 @@ API int nvmlDeviceGetPciInfo_v3(smn_nvml_device handle, smn_nvml_pci_info *pci)
     return SMN_NVML_SUCCESS;
 }
 
-/* ---- readings ---------------------------------------------------------------------------------
- */
+/* ---- readings ----------------------------------------------------------- */
 
 API int nvmlDeviceGetMemoryInfo(smn_nvml_device handle, smn_nvml_memory *memory)
 {
@@ -558,8 +552,7 @@ API int nvmlDeviceGetTotalEccErrors(smn_nvml_device handle, unsigned int type, u
                     errors);
 }
 
-/* ---- processes --------------------------------------------------------------------------------
- */
+/* ---- processes ---------------------------------------------------------- */
 
 #define PROCESS_LIST(name)                                                                         \
     API int name(smn_nvml_device handle, unsigned int *count, void *processes);                    \
@@ -599,8 +592,7 @@ API int nvmlSystemGetProcessName(unsigned int pid, char *name, unsigned int leng
 
 NEW_PROCESS_LISTS(PROCESS_LIST)
 
-/* ---- energy, throttling, traffic --------------------------------------------------------------
- */
+/* ---- energy, throttling, traffic ---------------------------------------- */
 
 API int nvmlDeviceGetTotalEnergyConsumption(smn_nvml_device handle, unsigned long long *millijoules)
 {
@@ -689,8 +681,7 @@ API int nvmlDeviceGetFieldValues(smn_nvml_device handle, int count, smn_nvml_fie
     return SMN_NVML_SUCCESS;
 }
 
-/* ---- MIG --------------------------------------------------------------------------------------
- */
+/* ---- MIG ---------------------------------------------------------------- */
 
 API int nvmlDeviceGetMigMode(smn_nvml_device handle, unsigned int *now, unsigned int *pending)
 {
@@ -746,8 +737,7 @@ API int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(smn_nvml_device handle,
     return SMN_NVML_SUCCESS;
 }
 
-/* ---- GPM --------------------------------------------------------------------------------------
- */
+/* ---- GPM ---------------------------------------------------------------- */
 
 static const double MIB = 1048576;
 

@@ -27,8 +27,7 @@ const smn_fake_code smn_fake_codes[] = {
     {NULL, 0},
 };
 
-/* ---- the library as a whole -------------------------------------------------------------------
- */
+/* ---- the library as a whole --------------------------------------------- */
 
 #define ENTER_ANY()                                                                                \
     static smn_fake_function self;                                                                 \
@@ -78,8 +77,7 @@ API smn_rsmi_status rsmi_version_str_get(unsigned component, char *to, uint32_t 
     return SMN_RSMI_STATUS_SUCCESS;
 }
 
-/* ---- who a device is --------------------------------------------------------------------------
- */
+/* ---- who a device is ---------------------------------------------------- */
 
 /* What every function of a device begins with. */
 static smn_rsmi_status enter(smn_fake_function *self, const char *function, uint32_t number)
@@ -119,8 +117,7 @@ API smn_rsmi_status rsmi_dev_name_get(uint32_t number, char *name, size_t size)
     return SMN_RSMI_STATUS_SUCCESS;
 }
 
-/* ---- readings ---------------------------------------------------------------------------------
- */
+/* ---- readings ----------------------------------------------------------- */
 
 static smn_rsmi_status tell(double amount, uint64_t *to)
 {

@@ -75,8 +75,7 @@ static scenario *_Atomic current;
 static pthread_mutex_t reloading = PTHREAD_MUTEX_INITIALIZER;
 static struct record *records;
 
-/* ---- mistakes ---------------------------------------------------------------------------------
- */
+/* ---- mistakes ----------------------------------------------------------- */
 
 static int line_number;
 
@@ -98,8 +97,7 @@ static void *must(void *memory)
     return memory;
 }
 
-/* ---- reading a scenario -----------------------------------------------------------------------
- */
+/* ---- reading a scenario ------------------------------------------------- */
 
 static double number(const char *word)
 {
@@ -386,8 +384,7 @@ static scenario *read_scenario(void)
     return s;
 }
 
-/* ---- time -------------------------------------------------------------------------------------
- */
+/* ---- time --------------------------------------------------------------- */
 
 static double seconds_between(struct timespec from, struct timespec to)
 {
@@ -416,8 +413,7 @@ static void sleep_for(double seconds)
         ;
 }
 
-/* ---- values -----------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------- */
 
 static double integral(const series *v, double now)
 {
@@ -538,8 +534,7 @@ uint32_t smn_fake_u32(double value)
     return value < 4294967295.0 ? (uint32_t)value : UINT32_MAX;
 }
 
-/* ---- counting ---------------------------------------------------------------------------------
- */
+/* ---- counting ----------------------------------------------------------- */
 
 static _Atomic int depth;
 static _Atomic pid_t owner;
@@ -636,8 +631,7 @@ static void count(smn_fake_function *self, const char *function, int device, int
     atomic_fetch_add(&r->count, 1);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------
- */
+/* ---- calls -------------------------------------------------------------- */
 
 /* The same numbers in every run: a mix of the seed, the line and the call. */
 static double drawn(uint64_t seed, uint64_t line, uint64_t call)

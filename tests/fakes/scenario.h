@@ -81,16 +81,14 @@ typedef struct {
     int code;
 } smn_fake_code;
 
-/* ---- defined by the stand-in ------------------------------------------------------------------
- */
+/* ---- defined by the stand-in -------------------------------------------- */
 
 extern const char *const smn_fake_library;     /* "nvidia", "amd" */
 extern const smn_fake_item smn_fake_items[];   /* ends with one without a name */
 extern const smn_fake_code smn_fake_codes[];   /* ends with one without a name */
 extern const char *const smn_fake_functions[]; /* all that can fail or sleep; ends with NULL */
 
-/* ---- calls ------------------------------------------------------------------------------------
- */
+/* ---- calls -------------------------------------------------------------- */
 
 /* One for each function, static: remembers where its calls are counted. */
 typedef struct {
@@ -112,8 +110,7 @@ void smn_fake_open(void);
 int smn_fake_close(void);
 int smn_fake_is_open(void);
 
-/* ---- what the scenario says -------------------------------------------------------------------
- */
+/* ---- what the scenario says --------------------------------------------- */
 
 int smn_fake_devices(void);
 int smn_fake_has_instance(int device, int instance);
