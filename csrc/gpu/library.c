@@ -17,6 +17,21 @@ static void *open_library(const char *path, smn_gpu_attempt *attempt)
     return library;
 }
 
+/* "not found" for what is not there, else what the loader says, without the name in front. */
+static void explain(const char *name, char *outcome)
+{
+    const char *error = dlerror();
+    size_t length = strlen(name);
+    if (error == NULL)
+        error = "it cannot be loaded";
+    if (strncmp(error, name, length) == 0 && strncmp(error + length, ": ", 2) == 0) {
+        error += length + 2;
+        if (strstr(error, "No such file") != NULL)
+            error = "not found";
+    }
+    snprintf(outcome, SMN_GPU_OUTCOME_BYTES, "%s", error);
+}
+
 void *smn_gpu_load(const char *const *names, const char *const *folders, smn_gpu_attempt *attempt)
 {
     void *library = NULL;
@@ -24,10 +39,8 @@ void *smn_gpu_load(const char *const *names, const char *const *folders, smn_gpu
     snprintf(attempt->library, sizeof attempt->library, "%s", names[0]);
     for (size_t n = 0; names[n] != NULL && library == NULL; n++) {
         library = open_library(names[n], attempt);
-        if (library == NULL && n == 0) {
-            const char *error = dlerror();
-            snprintf(reason, sizeof reason, "%s", error != NULL ? error : "cannot be loaded");
-        }
+        if (library == NULL && n == 0)
+            explain(names[0], reason);
         for (size_t f = 0; folders != NULL && folders[f] != NULL && library == NULL; f++) {
             char path[512];
             int length = snprintf(path, sizeof path, "%s/%s", folders[f], names[n]);
