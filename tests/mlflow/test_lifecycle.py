@@ -102,7 +102,8 @@ def test_finish_twice(run_id: str, caplog: pytest.LogCaptureFixture) -> None:
     windows = Logged(run_id).windows()
     monitor.finish()
     assert Logged(run_id).windows() == windows >= 2
-    started, ended = caplog.messages
+    gpus, started, ended = caplog.messages
+    assert "GPU" in gpus
     assert started == "Started monitoring system metrics."
     assert ended.startswith(f"System metrics of run {run_id}: {windows} windows logged, ")
 
