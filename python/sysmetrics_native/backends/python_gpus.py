@@ -69,9 +69,9 @@ class _Search:
         self._drivers = drivers
         self.driver: Driver | None = None
         self.attempts: list[LibraryAttempt] = []
-        self.at_work = "driver libraries"
+        self.at_work = "the driver libraries"
         self.is_given_up = False
-        self.lost: dict[int, str] = {}
+        self.lost: dict[int, Exception] = {}
         """Devices that cannot tell who they are now, and why."""
 
     def run(self) -> Inventory:
@@ -80,13 +80,15 @@ class _Search:
             if isinstance(driver, LibraryAttempt):
                 self.attempts.append(driver)
                 continue
-            self.at_work = driver.vendor
+            self.at_work = driver.library
             attempt, count = driver.open()
+            found = tuple(self._identify(driver, count))
+            if count > 0 and not found:
+                attempt = attempt._replace(outcome=f"{attempt.outcome}, but access to none")
             self.attempts.append(attempt)
-            if count > 0:
+            if found:
                 self.driver = driver
-                found = tuple(self._identify(driver, count))
-                return Inventory(driver.vendor if found else None, tuple(self.attempts), found)
+                return Inventory(driver.vendor, tuple(self.attempts), found)
             driver.close()
         return Inventory(attempts=tuple(self.attempts))
 
@@ -100,10 +102,12 @@ class _Search:
         try:
             return driver.identify(index)
         except (ForbiddenError, UnsupportedError) as error:
-            _logger.warning("GPU %d is left out: %s", index, error)
+            _logger.warning(
+                "GPU %d: the driver gives no access to it, so it is left out: %s", index, error
+            )
             return None
         except Exception as error:  # noqa: BLE001  # whatever a binding raises
-            self.lost[index] = str(error)
+            self.lost[index] = error
             return Gpu(index, "", "", "", None)
 
     def devices(
@@ -112,10 +116,11 @@ class _Search:
         """Those that are chosen, after each was asked what it has. On the same thread."""
         if self.driver is None:
             return []
-        devices = [Device(gpu, self.driver, sources, interval) for gpu in chosen]
+        said: set[str] = set()
+        devices = [Device(gpu, self.driver, sources, interval, said) for gpu in chosen]
         for device in devices:
             if device.gpu.index in self.lost:
-                device.lose(self.lost[device.gpu.index])
+                device.lose("", self.lost[device.gpu.index])
             device.probe()
         if not any(spec for device in devices for spec in device.specs()):
             devices = []
@@ -204,8 +209,7 @@ def open_gpus(
     found = _on_a_thread(look)
     if found is None:
         search.is_given_up = True
-        attempt = search.unfinished().attempts[-1]
-        _logger.warning("No GPU is read. %s: %s.", attempt.library, attempt.outcome)
+        _logger.warning("%s", gpus.describe_inventory(search.unfinished()))
         return None
     inventory, remark, devices = found
     _logger.info("%s", gpus.describe_inventory(inventory))
