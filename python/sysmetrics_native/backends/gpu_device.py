@@ -170,11 +170,11 @@ class Device:
             self.lose(live.call.function, error)
             return True
         except (UnsupportedError, ForbiddenError) as error:
-            self.say_why(live, error)
+            self._say_why(live, error)
             return False
         except Exception as error:  # noqa: BLE001  # not this time; the next may do
             if not self._driver.is_noisy:
-                self.say_once(live, str(error))
+                self._say_failure(live, error)
             return not self._driver.is_noisy
         sane = _sane(raw)
         self._limit = sane.get("power_limit", self._limit)
@@ -296,27 +296,34 @@ class Device:
             "" if self._lines_left else " (no more is said of this GPU)",
         )
 
-    def say_once(self, live: LiveCall, what: str) -> None:
+    def _say_once(self, live: LiveCall, what: str) -> None:
         """What one GPU's call does the others' do as well, as a rule: one line is for all."""
         function = live.call.function
         if function in self._said:
             return
         self._said.add(function)
-        self._say(function, f"{what}; where that is so its values are left out without a word")
+        self._say(function, what)
 
-    def say_why(self, live: LiveCall, error: Exception) -> None:
+    def _say_failure(self, live: LiveCall, error: Exception) -> None:
+        """A line about a call that has failed and is made again."""
+        what = str(error) or type(error).__name__
+        self._say_once(live, f"{what}; where that happens its values are left out without a word")
+
+    def _say_why(self, live: LiveCall, error: Exception) -> None:
         """A line about a call that is not made again, where the user can do something about it."""
         if isinstance(error, ForbiddenError):
-            self.say_once(live, "no permission")
+            self._say_once(
+                live, "no permission; where that is so its values are left out without a word"
+            )
 
     def drop(self, live: LiveCall, error: Exception) -> None:
         """Never make a call again."""
         self.calls = [other for other in self.calls if other is not live]
-        self.say_why(live, error)
+        self._say_why(live, error)
 
     def complain(self, live: LiveCall, error: Exception) -> None:
         """Note a call that has failed; one that fills the log is left alone for a while."""
-        self.say_once(live, str(error) or type(error).__name__)
+        self._say_failure(live, error)
         live.complaints += 1
         if self._driver.is_noisy and live.complaints >= _MOST_COMPLAINTS:
             live.retry_at = time.monotonic() + RETRY_SECONDS
