@@ -74,3 +74,22 @@ def test_one_reading_that_fails_costs_it_that_reading(gpus: FakeGpus) -> None:
     gpus.write(scenario(2) + "\n0 fail nvmlDeviceGetUtilizationRates NOT_SUPPORTED")
     metrics = gpus.answer(COLLECT)
     assert metrics.keys() == expected(2).keys() - {"gpu_0_utilization_percentage"}
+
+
+OURS = """
+import sys
+from sysmetrics_native import Sampler
+
+with Sampler(0.05, 8, backend=sys.argv[1], sources="cpu,gpu") as sampler:
+    window = sampler.next_window(30)
+print(repr({key: round(window[key].mean, 1) for key in window if key.startswith("gpu")}))
+"""
+
+
+def test_its_keys_and_values_are_ours(gpus: FakeGpus, backend: str) -> None:
+    """It reads the power, we read energy where there is a counter of it."""
+    gpus.write(scenario(16) + "".join(f"\n{i} energy none" for i in range(0, 16, 2)))
+    theirs = gpus.answer(COLLECT)
+    ours = gpus.answer(OURS, backend)
+    assert ours.keys() == theirs.keys()
+    assert ours == pytest.approx(theirs, rel=0.05, abs=0.11)

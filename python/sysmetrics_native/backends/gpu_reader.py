@@ -139,7 +139,7 @@ class GpuReader:
         try:
             thread.start()
         except RuntimeError as error:
-            _logger.warning("GPUs are not monitored: %s", error)
+            _logger.warning("No GPU is read: %s", error)
             return
         self._thread = thread
         _wait_a_moment(first)
