@@ -328,7 +328,7 @@ class Device:
         if self._driver.is_noisy and live.complaints >= _MOST_COMPLAINTS:
             live.retry_at = time.monotonic() + RETRY_SECONDS
 
-    def lose(self, function: str, error: Exception | None) -> None:
+    def lose(self, function: str, error: Exception) -> None:
         """Leave it alone for a while."""
         is_shut_down = isinstance(error, ShutDownError)
         wait = RETRY_LIBRARY_SECONDS if is_shut_down else RETRY_SECONDS

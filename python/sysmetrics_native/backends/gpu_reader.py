@@ -227,7 +227,7 @@ class GpuReader:
                 source.count(spent[name])
 
     def _read_device(
-        self, device: Device, due: Sequence[LiveCall], spent: Mapping[str, _Spent]
+        self, device: Device, due: Sequence[LiveCall], spent: defaultdict[str, _Spent]
     ) -> None:
         for live in due:
             before = time.monotonic()
