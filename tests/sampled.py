@@ -5,7 +5,10 @@ Libraries are found when a process starts, so every test of GPUs starts one.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
+
+import pytest
 
 from tests.fake_gpus import FakeGpus
 
@@ -20,6 +23,7 @@ logging.getLogger("sysmetrics_native").setLevel(logging.INFO)
 
 from sysmetrics_native import Sampler
 
+BEFORE
 options = eval(sys.argv[1])
 count = options.pop("windows")
 begin = time.monotonic()
@@ -80,8 +84,8 @@ class Sampled(NamedTuple):
     lines: list[tuple[str, str]]
     """Level and message of each line in the log."""
     stats: dict[str, Any]
-    clock: float
-    """Unix time minus CLOCK_MONOTONIC."""
+    zero: float
+    """Unix time of second 0 of the scenario; NaN where no stand-in was loaded."""
     gpus: list[tuple[int, str, str]]
     """Index, UUID and name of those that are read."""
     units: dict[str, tuple[str, str, str]]
@@ -92,21 +96,63 @@ class Sampled(NamedTuple):
     def warnings(self) -> list[str]:
         return [message for level, message in self.lines if level != "INFO"]
 
+    @property
+    def whole(self) -> list[SampledWindow]:
+        """All windows but the one that was cut short."""
+        return self.windows[:-1]
+
+    def within(self, begin: float, end: float = math.inf) -> list[SampledWindow]:
+        """The whole windows between two seconds of the scenario; there must be some.
+
+        What a window has was read from 0.1 s before it begins on.
+        """
+        found = [
+            window
+            for window in self.whole
+            if begin <= window.start - self.zero and window.end - self.zero <= end
+        ]
+        assert found, f"no window is between {begin:g} s and {end:g} s"
+        return found
+
+    def keys_of(self, index: int) -> set[str]:
+        """The keys of one GPU, without what they begin with."""
+        prefix = f"gpu_{index}_"
+        return {key.removeprefix(prefix) for key in self.units if key.startswith(prefix)}
+
 
 def sample(
-    fake: FakeGpus, windows: int, during: str = "pass", variables: dict[str, str] | None = None,
-    **options: object,
+    fake: FakeGpus, windows: int, during: str = "pass", before: str = "",
+    variables: dict[str, str] | None = None, **options: object,
 ) -> Sampled:  # fmt: skip
     """Sample so many windows, and one that is cut short.
 
     Args:
         fake: the GPUs that the program finds.
         windows: how many it takes before it stops.
-        during: a statement that runs before it stops.
+        during: statements that run before it stops.
+        before: statements that run before it makes its sampler.
         variables: of its environment.
         **options: of its `Sampler`.
     """
-    program = _PROGRAM.replace("DURING", during)
+    program = _PROGRAM.replace("DURING", during).replace("BEFORE", before)
     told = fake.answer(program, repr({"windows": windows, **options}), **(variables or {}))
+    clock = told.pop("clock")
+    loaded_ns = fake.records().get("loaded")
+    told["zero"] = math.nan if loaded_ns is None else loaded_ns * 1e-9 + clock
     told["windows"] = [SampledWindow(*window) for window in told["windows"]]
     return Sampled(**told)
+
+
+_ONCE: dict[tuple[str, int, str], Sampled] = {}
+
+
+def sample_once(
+    folders: pytest.TempPathFactory, scenario: str, windows: int, **options: object
+) -> Sampled:
+    """What `sample` told of a scenario the first time: for several tests of one program."""
+    key = (scenario, windows, repr(options))
+    if key not in _ONCE:
+        fake = FakeGpus(folders.mktemp("gpus"))
+        fake.write(scenario)
+        _ONCE[key] = sample(fake, windows, **options)  # type: ignore[arg-type]
+    return _ONCE[key]

@@ -45,7 +45,7 @@ def test_describe_says_what_was_looked_for_and_found(gpus: FakeGpus) -> None:
     assert found["gpu"]["problem"] is None
     assert found["gpu"]["libraries"] == [
         {
-            "library": "pynvml (NVML)",
+            "library": "pynvml, libnvidia-ml.so.1",
             "outcome": "2 devices",
             "library_version": "12.575.1",
             "driver_version": "575.1",
@@ -81,7 +81,7 @@ def test_describe_waits_for_no_library_for_long(gpus: FakeGpus) -> None:
     found = gpus.answer(
         IMPATIENT + PROGRAM,
     )
-    assert found["gpu"]["libraries"][0]["outcome"] == "no answer within 0.3 s"
+    assert found["gpu"]["libraries"][0]["outcome"] == "it did not answer within 0.3 s"
     assert found["gpu"]["devices"] == []
     assert found["gpu"]["vendor"] is None
 
@@ -90,10 +90,10 @@ def test_describe_waits_for_no_library_for_long(gpus: FakeGpus) -> None:
 def test_describe_asks_the_native_backend_where_that_is_in_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sysmetrics_native.backends import native
+    from sysmetrics_native.backends import native, native_gpus
 
     inventory = Inventory("AMD", (), (Gpu(0, "", "", "", None),))
-    monkeypatch.setattr(native, "gpu_inventory", lambda: inventory, raising=False)
+    monkeypatch.setattr(native_gpus, "gpu_inventory", lambda _: inventory)
     found = describe()
     assert found["backend"] == {"name": "native", "reason": "the C core is there"}
     assert found["sources"]["known"] == list(native.known_sources())

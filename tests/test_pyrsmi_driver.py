@@ -141,8 +141,8 @@ def test_a_library_of_amd_that_is_missing_is_one_line(
     assert sampler.gpus == ()
     (record,) = caplog.records
     assert record.getMessage() == (
-        "No GPUs are monitored. pynvml: not installed (pip install nvidia-ml-py); "
-        "pyrsmi (ROCm): driver not initialized."
+        "No GPU is read. Looked for: pynvml: not installed (pip install nvidia-ml-py); "
+        "pyrsmi, libamd_smi.so: driver not initialized."
     )
 
 

@@ -355,6 +355,7 @@ static void try_call(smn_gpu_device *device, int place)
         has_any |= device->has[r];
     }
     device->is_made[place] = has_any;
+    refuse_nonsense(device, call, &ignored); /* it may be better the next time */
 }
 
 static void forget_all(smn_gpu_device *device)

@@ -134,6 +134,25 @@ static void test_power_from_the_energy_counter(void)
     CHECK_NEAR(rig.detail[SMN_GPU_VALUE_ENERGY_TOTAL], 37.0, 1e-3);
 }
 
+static void test_a_limit_that_cannot_be_true_at_the_start(void)
+{
+    device_rig rig;
+    scripted_reset(1);
+    set(SMN_GPU_POWER_LIMIT, 1e9);
+    find(&rig);
+    CHECK(has_basic(&rig, SMN_GPU_VALUE_LIMIT_SECONDS)); /* it may be better the next time */
+    read_all(&rig);
+    set(SMN_GPU_ENERGY, 40.0);
+    read_all(&rig);
+    CHECK_DOUBLE(rig.basic[SMN_GPU_VALUE_LIMITED_SECONDS], 0.0);
+    set(SMN_GPU_POWER_LIMIT, 400.0);
+    read_all(&rig);
+    set(SMN_GPU_ENERGY, 80.0);
+    read_all(&rig);
+    CHECK_NEAR(rig.basic[SMN_GPU_VALUE_LIMIT_SECONDS], 40.0 / 400.0, 1e-9);
+    CHECK(rig.basic[SMN_GPU_VALUE_LIMITED_SECONDS] > 0.0);
+}
+
 static void test_power_without_the_energy_counter(void)
 {
     device_rig rig;
@@ -367,6 +386,7 @@ int main(void)
 {
     test_values_of_a_device_that_is_well();
     test_power_from_the_energy_counter();
+    test_a_limit_that_cannot_be_true_at_the_start();
     test_power_without_the_energy_counter();
     test_instances();
     test_traffic();

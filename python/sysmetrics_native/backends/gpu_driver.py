@@ -30,6 +30,10 @@ class LostError(Exception):
     """The device is lost, or must be reset."""
 
 
+class ShutDownError(Exception):
+    """The library was shut down by somebody else in this process."""
+
+
 class MissedError(Exception):
     """Not this time."""
 
@@ -40,7 +44,7 @@ class Call(NamedTuple):
     function: str
     """Of the driver library, as its manual calls it: for messages."""
     source: str
-    """The source that it is made for."""
+    """The source that it is made for; a counter of energy is for ``gpu_detail`` as well."""
     interval: float
     """Seconds; `FAST_SECONDS` or `SLOW_SECONDS`."""
     quantities: tuple[str, ...]
@@ -54,6 +58,8 @@ class Driver(Protocol):
 
     vendor: str
     """``NVIDIA`` or ``AMD``."""
+    library: str
+    """The binding and the file that it loads: for messages."""
     is_noisy: bool
     """Whether the binding writes to the log by itself whenever a call fails."""
 
@@ -70,7 +76,10 @@ class Driver(Protocol):
         """All that can be read of a device. Of several that tell the power the first counts."""
 
     def recover(self, index: int) -> None:
-        """Looks a lost device up anew; raises what `identify` does."""
+        """Looks a lost device up anew, after a library that was shut down is initialised again.
+
+        Raises what `identify` does, and `LostError` where another device has its place by now.
+        """
 
     def close(self) -> None:
         """Lets go of the library. Raises nothing."""

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from sysmetrics_native.backends.gpu_driver import (
     Driver,
     ForbiddenError,
     LostError,
+    ShutDownError,
     UnsupportedError,
 )
 from sysmetrics_native.threads import Thread
@@ -41,6 +42,14 @@ _LEAST_LEAD_SECONDS = 0.005
 _COSTS_REMEMBERED = 16
 
 
+class _Spent:
+    """What one round has cost one source: the calls for it on all devices."""
+
+    def __init__(self) -> None:
+        self.cost = 0.0
+        self.errors = 0  # readings that failed or cannot be true
+
+
 class GpuSource:
     """One source as the sampling thread sees it: whatever lies ready."""
 
@@ -50,7 +59,8 @@ class GpuSource:
         self._interval = interval
         self._ready: dict[str, Reading] = {}
         self._lock = threading.Lock()  # guards _ready; never held over a call
-        self._calls = 0
+        self._keys = {spec.info.key for spec in specs}
+        self._rounds = 0
         self._errors = 0
         self._total_cost = 0.0
         self._max_cost = 0.0
@@ -62,21 +72,22 @@ class GpuSource:
         return ready
 
     def put(self, readings: Mapping[str, Reading]) -> None:
-        """Lay ready what was read; what was not taken before gives way to what is newer."""
+        """Lay ready what is this source's; what was not taken before gives way to what is newer."""
+        ours = {key: reading for key, reading in readings.items() if key in self._keys}
         with self._lock:
-            self._ready |= readings
+            self._ready |= ours
 
-    def count(self, cost: float, *, failed: bool) -> None:
-        """Note a call that was made on the thread of the GPUs."""
-        self._calls += 1
-        self._errors += failed
-        self._total_cost += cost
-        self._max_cost = max(self._max_cost, cost)
+    def count(self, spent: _Spent) -> None:
+        """Note a round that was made on the thread of the GPUs."""
+        self._rounds += 1
+        self._errors += spent.errors
+        self._total_cost += spent.cost
+        self._max_cost = max(self._max_cost, spent.cost)
 
     def stats(self) -> Mapping[str, int | float]:
-        """Its entry in `Sampler.stats`: calls of the driver, and what they cost that thread."""
+        """Its entry in `Sampler.stats`: rounds of calls, and what they cost that thread."""
         return source_stats(
-            self._calls, self._errors, self._interval, self._total_cost, self._max_cost
+            self._rounds, self._errors, self._interval, self._total_cost, self._max_cost
         )
 
 
@@ -103,14 +114,13 @@ class GpuReader:
         self._interval = interval
         specs = [spec for device in devices for spec in device.specs()]
         lives = [live for device in devices for live in device.calls]
+        self._divisor = min((live.divisor for live in lives), default=1)
         self.sources: dict[str, GpuSource] = {}
         for name in dict.fromkeys(spec.info.source for spec in specs):
-            divisors = [live.divisor for live in lives if live.call.source == name]
+            divisors = [live.divisor for live in lives if live.source == name]
             of_it = [spec for spec in specs if spec.info.source == name]
-            self.sources[name] = GpuSource(of_it, min(divisors) * interval)
-        self._divisor = min((live.divisor for live in lives), default=1)
+            self.sources[name] = GpuSource(of_it, min(divisors, default=self._divisor) * interval)
         self._costs: deque[float] = deque(maxlen=_COSTS_REMEMBERED)
-        self._said: set[str] = set()  # functions of which it was said that they fail
         self._at_work: _CallAtWork | None = None
         self._stalls: list[_CallAtWork] = []
         self._thread: Thread | None = None
@@ -129,7 +139,7 @@ class GpuReader:
         try:
             thread.start()
         except RuntimeError as error:
-            _logger.warning("GPUs are not monitored: %s", error)
+            _logger.warning("No GPU is read: %s", error)
             return
         self._thread = thread
         _wait_a_moment(first)
@@ -204,50 +214,44 @@ class GpuReader:
     def _read_round(self, tick: int | None) -> None:
         """Read what is due at a tick, or everything."""
         before = time.monotonic()
+        spent: defaultdict[str, _Spent] = defaultdict(_Spent)
         for device in self._devices:
             due = [live for live in device.calls if tick is None or tick >= live.next_tick]
             if due and device.is_back():
-                self._read_device(device, due)
+                self._read_device(device, due, spent)
             for live in due:
                 live.next_tick = ((tick or 0) // live.divisor + 1) * live.divisor
         self._costs.append(time.monotonic() - before)
+        for name, source in self.sources.items():
+            if name in spent:
+                source.count(spent[name])
 
-    def _read_device(self, device: Device, due: Sequence[LiveCall]) -> None:
+    def _read_device(
+        self, device: Device, due: Sequence[LiveCall], spent: defaultdict[str, _Spent]
+    ) -> None:
         for live in due:
             before = time.monotonic()
             if before < live.retry_at:
                 continue
-            failed = True
             self._at_work = _CallAtWork(device.gpu.index, live.call.function, before)
-            source = self.sources[live.call.source]
+            errors = 1
             try:
-                source.put(device.read(live))
-                failed = False
-            except LostError as error:
-                device.lose(error)
+                readings, errors = device.read(live)
+                for source in self.sources.values():
+                    source.put(readings)
+                live.complaints = 0
+            except (LostError, ShutDownError) as error:
+                device.lose(live.call.function, error)
                 break
             except (UnsupportedError, ForbiddenError) as error:
+                errors = 0  # it has never had it, or never will again: nothing failed
                 device.drop(live, error)
             except Exception as error:  # noqa: BLE001  # whatever a binding raises is absent now
-                device.complain(live)
-                self._say_once(device, live, error)
-            else:
-                live.complaints = 0
+                device.complain(live, error)
             finally:
                 self._at_work = None
-                source.count(time.monotonic() - before, failed=failed)
-
-    def _say_once(self, device: Device, live: LiveCall, error: Exception) -> None:
-        """What one GPU's call does the others' do as well, as a rule: one line is for all."""
-        if live.call.function in self._said:
-            return
-        self._said.add(live.call.function)
-        _logger.warning(
-            "GPU %d: %s: %s; where it fails its values are left out without a word",
-            device.gpu.index,
-            live.call.function,
-            error,
-        )
+                spent[live.source].errors += errors
+                spent[live.source].cost += time.monotonic() - before
 
 
 def _wait_a_moment(answer: SimpleQueue[None]) -> None:

@@ -99,7 +99,11 @@ class NativeBackend:
         wanted = [name for name in GPU_SOURCES if name in sources]
         if not wanted or options.gpus == NONE:
             return None
-        found = NativeGpus(options.sysfs_path, wanted)
+        try:
+            found = NativeGpus(options.sysfs_path, wanted)
+        except OSError as error:  # no further thread
+            _logger.warning("No GPU is read: %s", error)
+            return None
         try:
             _logger.info("%s", describe_inventory(found.inventory))
             selection = select(options.gpus, found.inventory, os.environ, options.spelling["gpus"])

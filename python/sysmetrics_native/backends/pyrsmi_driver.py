@@ -14,8 +14,6 @@ from typing import Any
 from sysmetrics_native.backends.gpu_driver import FAST_SECONDS, Call, MissedError
 from sysmetrics_native.gpus import Gpu, LibraryAttempt
 
-LIBRARY = "pyrsmi (ROCm)"
-
 
 class RocmDriver:
     """See `gpu_driver.Driver`.
@@ -29,6 +27,7 @@ class RocmDriver:
 
     def __init__(self, module: Any) -> None:
         self._rocml = module
+        self.library = f"pyrsmi, {getattr(module, 'LIBROCM_NAME', 'libamd_smi.so')}"
         self._is_open = False
 
     def open(self) -> tuple[LibraryAttempt, int]:
@@ -37,9 +36,10 @@ class RocmDriver:
             self._is_open = True
             count = int(self._rocml.smi_get_device_count())
         except Exception as error:  # noqa: BLE001  # whatever it is, there are no GPUs then
-            return LibraryAttempt(LIBRARY, str(error) or type(error).__name__), 0
-        outcome = f"{count} device{'' if count == 1 else 's'}" if count > 0 else "no device"
-        return LibraryAttempt(LIBRARY, outcome, driver_version=self._driver_version()), count
+            return LibraryAttempt(self.library, str(error) or type(error).__name__), 0
+        outcome = f"{count} device{'' if count == 1 else 's'}"
+        version = self._driver_version()
+        return LibraryAttempt(self.library, outcome, driver_version=version), count
 
     def _driver_version(self) -> str:
         with contextlib.suppress(Exception):  # 1.1 asks its new library for a function of the old

@@ -69,10 +69,11 @@ class _Search:
         self._drivers = drivers
         self.driver: Driver | None = None
         self.attempts: list[LibraryAttempt] = []
-        self.at_work = "driver libraries"
+        self.at_work = "the driver libraries"
         self.is_given_up = False
-        self.lost: dict[int, str] = {}
+        self.lost: dict[int, Exception] = {}
         """Devices that cannot tell who they are now, and why."""
+        self.left_out: dict[int, Exception] = {}
 
     def run(self) -> Inventory:
         """On a thread of its own: how long it takes is for the drivers to decide."""
@@ -80,13 +81,15 @@ class _Search:
             if isinstance(driver, LibraryAttempt):
                 self.attempts.append(driver)
                 continue
-            self.at_work = driver.vendor
+            self.at_work = driver.library
             attempt, count = driver.open()
+            found = tuple(self._identify(driver, count))
+            if count > 0 and not found:
+                attempt = attempt._replace(outcome=f"{attempt.outcome}, but access to none")
             self.attempts.append(attempt)
-            if count > 0:
+            if found:
                 self.driver = driver
-                found = tuple(self._identify(driver, count))
-                return Inventory(driver.vendor if found else None, tuple(self.attempts), found)
+                return Inventory(driver.vendor, tuple(self.attempts), found)
             driver.close()
         return Inventory(attempts=tuple(self.attempts))
 
@@ -100,10 +103,10 @@ class _Search:
         try:
             return driver.identify(index)
         except (ForbiddenError, UnsupportedError) as error:
-            _logger.warning("GPU %d is left out: %s", index, error)
+            self.left_out[index] = error
             return None
         except Exception as error:  # noqa: BLE001  # whatever a binding raises
-            self.lost[index] = str(error)
+            self.lost[index] = error
             return Gpu(index, "", "", "", None)
 
     def devices(
@@ -112,10 +115,11 @@ class _Search:
         """Those that are chosen, after each was asked what it has. On the same thread."""
         if self.driver is None:
             return []
-        devices = [Device(gpu, self.driver, sources, interval) for gpu in chosen]
+        said: set[str] = set()
+        devices = [Device(gpu, self.driver, sources, interval, said) for gpu in chosen]
         for device in devices:
             if device.gpu.index in self.lost:
-                device.lose(self.lost[device.gpu.index])
+                device.lose("", self.lost[device.gpu.index])
             device.probe()
         if not any(spec for device in devices for spec in device.specs()):
             devices = []
@@ -123,10 +127,17 @@ class _Search:
             self.driver.close()
         return devices
 
-    def unfinished(self) -> Inventory:
+    def say(self, inventory: Inventory) -> None:
+        """What was found, in the log."""
+        _logger.info("%s", gpus.describe_inventory(inventory))
+        for index, error in self.left_out.items():
+            _logger.warning(
+                "GPU %d: the driver gives no access to it, so it is left out: %s", index, error
+            )
+
+    def unfinished(self, why: str) -> Inventory:
         """What is known when nobody waits any longer."""
-        outcome = f"it did not answer within {OPEN_PATIENCE_SECONDS:g} s"
-        return Inventory(attempts=(*self.attempts, LibraryAttempt(self.at_work, outcome)))
+        return Inventory(attempts=(*self.attempts, LibraryAttempt(self.at_work, why)))
 
 
 def gpu_inventory() -> Inventory:
@@ -142,12 +153,12 @@ def gpu_inventory() -> Inventory:
             search.driver.close()
         return inventory
 
-    inventory = _on_a_thread(look)
-    return search.unfinished() if inventory is None else inventory
+    inventory, why_not = _on_a_thread(look)
+    return search.unfinished(why_not) if inventory is None else inventory
 
 
-def _on_a_thread(work: Callable[[], Any]) -> Any:
-    """What the work returns or raises; `None` when it takes too long."""
+def _on_a_thread(work: Callable[[], Any]) -> tuple[Any, str]:
+    """What the work returns, or raises; `None` and why when it takes too long."""
     outcome: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
     def run() -> None:
@@ -159,15 +170,14 @@ def _on_a_thread(work: Callable[[], Any]) -> Any:
     try:
         Thread(THREAD_NAME, run).start()
     except RuntimeError as reason:
-        _logger.warning("GPUs are not looked for: %s", reason)
-        return None
+        return None, str(reason)
     try:
         result, error = outcome.get(timeout=OPEN_PATIENCE_SECONDS)
     except Empty:
-        return None
+        return None, f"it did not answer within {OPEN_PATIENCE_SECONDS:g} s"
     if error is not None:
         raise error
-    return result
+    return result, ""
 
 
 # ---- which of them are read ---------------------------------------------------------------------
@@ -192,25 +202,24 @@ def open_gpus(
     search = _Search(_load_bindings())
     environ = dict(os.environ)
 
-    def look() -> tuple[Inventory, str, list[Device]]:
+    def look() -> list[Device]:
         inventory = search.run()
+        if not search.is_given_up:
+            search.say(inventory)
         try:
             selection = gpus.select(choice, inventory, environ, option_name)
         except ValueError:
             search.devices((), sources, interval)
             raise
-        return inventory, selection.remark, search.devices(selection.gpus, sources, interval)
+        if selection.remark and not search.is_given_up:
+            _logger.warning("%s.", selection.remark)
+        return search.devices(selection.gpus, sources, interval)
 
-    found = _on_a_thread(look)
-    if found is None:
+    devices, why_not = _on_a_thread(look)
+    if devices is None:
         search.is_given_up = True
-        attempt = search.unfinished().attempts[-1]
-        _logger.warning("No GPU is read. %s: %s.", attempt.library, attempt.outcome)
+        _logger.warning("%s", gpus.describe_inventory(search.unfinished(why_not)))
         return None
-    inventory, remark, devices = found
-    _logger.info("%s", gpus.describe_inventory(inventory))
-    if remark:
-        _logger.warning("%s.", remark)
     if search.driver is None or not devices:
         return None
     return GpuReader(search.driver, devices, interval)
