@@ -13,7 +13,8 @@
     ADD(network)                                                                                   \
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
-    ADD(gpu_profiling)
+    ADD(gpu_profiling)                                                                             \
+    ADD(pressure)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
 #define ENTRY(name) &smn_source_##name,
