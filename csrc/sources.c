@@ -14,6 +14,7 @@
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
     ADD(gpu_profiling)                                                                             \
+    ADD(memory_detail)                                                                             \
     ADD(pressure)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
