@@ -14,6 +14,7 @@
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
     ADD(gpu_profiling)                                                                             \
+    ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
     ADD(pressure)
 
