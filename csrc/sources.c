@@ -16,7 +16,8 @@
     ADD(gpu_profiling)                                                                             \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
-    ADD(pressure)
+    ADD(pressure)                                                                                  \
+    ADD(energy)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
 #define ENTRY(name) &smn_source_##name,
