@@ -52,7 +52,7 @@ static const double QUANTUM_SECONDS = 0.05;
 
 /*
  * Frequencies cost a file a core, so they are read once a second; a little less,
- * so that a window of a second has one. Some kernels (x86 before 5.18) let the
+ * so that a window of a second has one. Some kernels (x86 before 5.19) let the
  * reader of one that was not asked for a second sleep for 10 ms: a round over
  * all cores ends early then, and the next reading goes on with it.
  */
