@@ -51,6 +51,41 @@ static inline int smn_scan_u64(smn_cursor *cursor, uint64_t *value)
     return 0;
 }
 
+/* The same for a number that may have a fraction of up to nine digits: "0.45". */
+static inline int smn_scan_decimal(smn_cursor *cursor, double *value)
+{
+    static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
+    enum {
+        MOST_DIGITS = 15, /* of both parts: a double holds them exactly */
+        MOST_PLACES = sizeof powers / sizeof *powers - 1
+    };
+    smn_cursor scan = *cursor;
+    smn_scan_spaces(&scan);
+    uint64_t number = 0;
+    int digits = 0;
+    int places = -1; /* behind the point; -1: before it */
+    for (; scan.at < scan.end; scan.at++) {
+        if (*scan.at == '.' && places < 0 && digits > 0) {
+            places = 0;
+            continue;
+        }
+        if (*scan.at < '0' || *scan.at > '9')
+            break;
+        number = number * 10 + (uint64_t)(*scan.at - '0');
+        if (places >= 0)
+            places++;
+        if (++digits > MOST_DIGITS || places > MOST_PLACES)
+            return -EBADMSG;
+    }
+    if (digits == 0 || places == 0 || scan.at == scan.end)
+        return -EBADMSG;
+    if (*scan.at != ' ' && *scan.at != '\t' && *scan.at != '\n')
+        return -EBADMSG;
+    *cursor = scan;
+    *value = (double)number / powers[places > 0 ? places : 0];
+    return 0;
+}
+
 /* Steps over count numbers that nobody wants. */
 static inline int smn_scan_skip_numbers(smn_cursor *cursor, int count)
 {

@@ -1,6 +1,7 @@
 #include "schema.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,18 @@ int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t 
     for (size_t i = 0; i < count && error == 0; i++)
         error = smn_schema_add_series(schema, &specs[i]);
     return error;
+}
+
+int smn_schema_add_present(smn_schema *schema, const smn_series_spec *specs, size_t count,
+                           const double *columns)
+{
+    int before = schema->series_count;
+    int error = 0;
+    for (size_t i = 0; i < count && error == 0; i++) {
+        if (!isnan(columns[specs[i].numerator]))
+            error = smn_schema_add_series(schema, &specs[i]);
+    }
+    return error == 0 && schema->series_count == before ? -ENODATA : error;
 }
 
 void smn_schema_release(smn_schema *schema)

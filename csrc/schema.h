@@ -52,6 +52,14 @@ int smn_schema_add_series(smn_schema *schema, const smn_series_spec *spec);
 /* The same for a list. */
 int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t count);
 
+/*
+ * Those of the list whose numerator has a value in `columns`, the first reading
+ * of the open source: what a machine does not have at all is unknown, not
+ * absent at each reading. -ENODATA when that leaves none.
+ */
+int smn_schema_add_present(smn_schema *schema, const smn_series_spec *specs, size_t count,
+                           const double *columns);
+
 void smn_schema_release(smn_schema *schema);
 
 #endif

@@ -13,7 +13,11 @@
     ADD(network)                                                                                   \
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
-    ADD(gpu_profiling)
+    ADD(gpu_profiling)                                                                             \
+    ADD(cpu_detail)                                                                                \
+    ADD(memory_detail)                                                                             \
+    ADD(pressure)                                                                                  \
+    ADD(energy)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
 #define ENTRY(name) &smn_source_##name,

@@ -17,7 +17,10 @@ typedef struct {
 /* The source of that name in the table. */
 const smn_source *probe_source(const char *name);
 
-/* Returns what the source's open does; if that is not 0 there is nothing to close. */
+/*
+ * Returns what the source's open does; if that is not 0 there is nothing to
+ * close. Where the environment has no clock it is the system's.
+ */
 int probe_open_in(source_probe *probe, const char *source, const smn_environment *environment);
 
 /* The same, in a tree where it must succeed. */

@@ -8,13 +8,24 @@
 void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
               uint32_t samples_per_window)
 {
+    rig_prepare(rig);
+    rig_create(rig, sources, interval_ns, samples_per_window);
+}
+
+void rig_prepare(sampler_rig *rig)
+{
     memset(rig, 0, sizeof *rig);
     tree_create(&rig->tree);
     fake_clock_init(&rig->clock);
-    rig->interval_ns = interval_ns;
     rig_set_cpu(rig, 1000, 9000);
     rig_set_memory(rig, 250, 1000);
     rig_set_network(rig, 1000000, 2000000);
+}
+
+void rig_create(sampler_rig *rig, const char *sources, uint64_t interval_ns,
+                uint32_t samples_per_window)
+{
+    rig->interval_ns = interval_ns;
     const smn_options options = {
         .interval_ns = interval_ns,
         .samples_per_window = samples_per_window,

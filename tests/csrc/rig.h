@@ -25,6 +25,11 @@ typedef struct {
 void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
               uint32_t samples_per_window);
 
+/* The same in two steps, for sources that look for their files when they are opened. */
+void rig_prepare(sampler_rig *rig);
+void rig_create(sampler_rig *rig, const char *sources, uint64_t interval_ns,
+                uint32_t samples_per_window);
+
 /* Destroys the sampler, too, unless the test has done so and set it to NULL. */
 void rig_close(sampler_rig *rig);
 

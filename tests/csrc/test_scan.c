@@ -88,6 +88,52 @@ static void test_number_cut_anywhere(void)
     check_case(NULL);
 }
 
+static void test_decimals(void)
+{
+    static const struct {
+        const char *text;
+        int error;
+        double value;
+        size_t taken;
+    } cases[] = {
+        {"1.26 0.50", 0, 1.26, 4},
+        {"\t0.00\n", 0, 0.0, 5},
+        {"2600.000\n", 0, 2600.0, 8},
+        {"42\n", 0, 42.0, 2},
+        {"0.123456789 ", 0, 0.123456789, 11},
+        {"123456.123456789\n", 0, 123456.123456789, 16},
+        {"0.1234567890 ", -EBADMSG, 0, 0},
+        {"123456789012345 ", 0, 123456789012345.0, 15},
+        {"1234567890123456 ", -EBADMSG, 0, 0},
+        {"1.26", -EBADMSG, 0, 0},
+        {"1.2", -EBADMSG, 0, 0},
+        {"1.", -EBADMSG, 0, 0},
+        {"1. ", -EBADMSG, 0, 0},
+        {"1", -EBADMSG, 0, 0},
+        {".5\n", -EBADMSG, 0, 0},
+        {".\n", -EBADMSG, 0, 0},
+        {"1.2.3\n", -EBADMSG, 0, 0},
+        {"-1.0\n", -EBADMSG, 0, 0},
+        {"1e3\n", -EBADMSG, 0, 0},
+        {"1,5\n", -EBADMSG, 0, 0},
+        {"nan\n", -EBADMSG, 0, 0},
+        {"", -EBADMSG, 0, 0},
+        {"\n1.0\n", -EBADMSG, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_case("%s", cases[i].text);
+        size_t length = strlen(cases[i].text);
+        char *bytes = exact_copy(cases[i].text, length);
+        smn_cursor cursor = smn_scan_bytes(bytes, length);
+        double value = 4711.0;
+        CHECK_INT(smn_scan_decimal(&cursor, &value), cases[i].error);
+        CHECK_DOUBLE(value, cases[i].error == 0 ? cases[i].value : 4711.0);
+        CHECK_INT(cursor.at - bytes, cases[i].taken);
+        free(bytes);
+    }
+    check_case(NULL);
+}
+
 static void test_skipping(void)
 {
     static const char text[] = "1 22  333\t4444\n5";
@@ -186,6 +232,7 @@ int main(void)
 {
     test_numbers();
     test_number_cut_anywhere();
+    test_decimals();
     test_skipping();
     test_keys();
     test_lines();

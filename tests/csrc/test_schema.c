@@ -1,6 +1,7 @@
 /* Series and columns of schema.h, and the table of sources. */
 #include "schema.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "check.h"
@@ -45,6 +46,31 @@ static void test_sources_count_from_their_own_column(void)
     smn_schema_release(&schema);
 }
 
+static void test_only_what_is_present(void)
+{
+    static const smn_series_spec specs[] = {
+        {"a", "percentage", SMN_RATIO, 0, 2, 100.0, 10.0},
+        {"b", "megabytes", SMN_GAUGE, 1, 0, 1e-6, 0.0},
+        {"c", "watts", SMN_RATE, 2, 0, 0.1, 0.0},
+    };
+    const double some[] = {CHECK_NAN, 0.0, 7.0};
+    const double none[] = {CHECK_NAN, CHECK_NAN, CHECK_NAN};
+    smn_schema schema = {0};
+    smn_schema_begin_source(&schema, "first");
+    smn_schema_add_columns(&schema, 3);
+    CHECK_INT(smn_schema_add_present(&schema, specs, 3, some), 0);
+    smn_schema_begin_source(&schema, "second");
+    smn_schema_add_columns(&schema, 3);
+    CHECK_INT(smn_schema_add_present(&schema, specs, 3, none), -ENODATA);
+    if (CHECK_INT(schema.series_count, 2)) {
+        CHECK_TEXT(schema.series[0].spec.key, "b"); /* 0 is a value */
+        CHECK_INT(schema.series[0].spec.numerator, 1);
+        CHECK_TEXT(schema.series[1].spec.key, "c");
+        CHECK_INT(schema.series[1].spec.numerator, 2);
+    }
+    smn_schema_release(&schema);
+}
+
 static void test_table_of_sources(void)
 {
     static const char *const names[] = {"cpu", "memory", "disk_space", "network"};
@@ -78,6 +104,7 @@ static void test_table_of_sources(void)
 int main(void)
 {
     test_sources_count_from_their_own_column();
+    test_only_what_is_present();
     test_table_of_sources();
     return check_report();
 }
