@@ -226,6 +226,7 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     environment->sysfs = open(options->sysfs_path, flags); /* some containers have none */
     environment->foreign_procfs = is_foreign(environment->procfs);
     environment->text = &sampler->text;
+    environment->clock = &sampler->clock;
     environment->gpus = options->gpus != NULL ? smn_gpus_retain(options->gpus) : NULL;
     if (smn_text_buffer_init(&sampler->text) != 0)
         return fail(error, -ENOMEM, "sampler", "no address space for readings");

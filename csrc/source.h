@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "procfile.h"
 #include "schema.h"
 
@@ -20,6 +21,7 @@ typedef struct {
     smn_text_buffer *text;  /* for the readings of kernel files */
     const char *disk_paths; /* one a line */
     smn_gpus *gpus;         /* NULL: none */
+    const smn_clock *clock; /* for what is not done at every reading, or is measured in time */
 } smn_environment;
 
 typedef struct {

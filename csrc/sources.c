@@ -11,6 +11,7 @@
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
+    ADD(disk_io)                                                                                   \
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
     ADD(gpu_profiling)

@@ -22,6 +22,8 @@ int probe_open_in(source_probe *probe, const char *source, const smn_environment
     REQUIRE(smn_text_buffer_init(&probe->text) == 0);
     probe->environment = *environment;
     probe->environment.text = &probe->text;
+    if (probe->environment.clock == NULL)
+        probe->environment.clock = &smn_system_clock;
     smn_schema_begin_source(&probe->schema, source);
     int error = probe->source->open(&probe->environment, &probe->schema, &probe->state);
     if (error != 0) {

@@ -5,8 +5,8 @@
 
 #include "check.h"
 
-void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
-              uint32_t samples_per_window)
+void rig_open_prepared(sampler_rig *rig, void (*prepare)(const proc_tree *tree),
+                       const char *sources, uint64_t interval_ns, uint32_t samples_per_window)
 {
     memset(rig, 0, sizeof *rig);
     tree_create(&rig->tree);
@@ -15,6 +15,8 @@ void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
     rig_set_cpu(rig, 1000, 9000);
     rig_set_memory(rig, 250, 1000);
     rig_set_network(rig, 1000000, 2000000);
+    if (prepare != NULL)
+        prepare(&rig->tree);
     const smn_options options = {
         .interval_ns = interval_ns,
         .samples_per_window = samples_per_window,
@@ -29,6 +31,12 @@ void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
     REQUIRE(code == 0);
     rig->series_count = smn_sampler_series_count(rig->sampler);
     REQUIRE(rig->series_count > 0 && rig->series_count <= RIG_MOST_SERIES);
+}
+
+void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
+              uint32_t samples_per_window)
+{
+    rig_open_prepared(rig, NULL, sources, interval_ns, samples_per_window);
 }
 
 void rig_close(sampler_rig *rig)

@@ -25,6 +25,10 @@ typedef struct {
 void rig_open(sampler_rig *rig, const char *sources, uint64_t interval_ns,
               uint32_t samples_per_window);
 
+/* The same, for sources that look for their files when they are opened: `prepare` writes them. */
+void rig_open_prepared(sampler_rig *rig, void (*prepare)(const proc_tree *tree),
+                       const char *sources, uint64_t interval_ns, uint32_t samples_per_window);
+
 /* Destroys the sampler, too, unless the test has done so and set it to NULL. */
 void rig_close(sampler_rig *rig);
 
