@@ -12,6 +12,7 @@
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
     ADD(disk_io)                                                                                   \
+    ADD(network_rate)                                                                              \
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
     ADD(gpu_profiling)
