@@ -13,6 +13,7 @@
     ADD(network)                                                                                   \
     ADD(disk_io)                                                                                   \
     ADD(network_rate)                                                                              \
+    ADD(rdma)                                                                                      \
     ADD(gpu)                                                                                       \
     ADD(gpu_detail)                                                                                \
     ADD(gpu_profiling)

@@ -424,6 +424,7 @@ static void test_life(void)
     CHECK_TEXT(counted(&fake), "eth1");
     fake.links[2].name = NULL;
     check_absent(&fake, read_links(&fake)); /* what is the other? */
+    CHECK_INT(read_links(&fake), 0);
     CHECK_TEXT(counted(&fake), "eth0");
     fake.links[2].name = "eth1";
     CHECK_TEXT(counted(&fake), "");
