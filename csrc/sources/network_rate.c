@@ -7,6 +7,7 @@
  * one end of a pair and no card, the best of what there is counts.
  */
 #include <errno.h>
+#include <net/if_arp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -24,10 +25,7 @@ enum {
 };
 
 enum {
-    PATH_BYTES = 128,
-    ETHERNET = 1, /* of <linux/if_arp.h>, which POSIX headers collide with */
-    INFINIBAND = 32,
-    LOOPBACK = 772
+    PATH_BYTES = 128
 };
 
 /* Those of the best rank that occurs are counted, the others not. */
@@ -114,21 +112,21 @@ static uint64_t type_of(const network_rate_state *state, const char *name)
     uint64_t type;
     smn_procfile file;
     if (!SMN_PATH_JOIN(path, sizeof path, "class/net/", name, "/type"))
-        return ETHERNET;
+        return ARPHRD_ETHER;
     smn_procfile_init(&file, state->sysfs, path, state->text);
     int error = smn_procfile_read_start(&file, 32);
     smn_cursor text = smn_procfile_text(&file);
     if (error == 0)
         error = smn_scan_u64(&text, &type);
     smn_procfile_release(&file);
-    return error == 0 ? type : ETHERNET;
+    return error == 0 ? type : ARPHRD_ETHER;
 }
 
 static interface_rank rank_of_type(uint64_t type)
 {
-    if (type == LOOPBACK)
+    if (type == ARPHRD_LOOPBACK)
         return NEVER;
-    return type == ETHERNET || type == INFINIBAND ? PLAIN : TUNNEL;
+    return type == ARPHRD_ETHER || type == ARPHRD_INFINIBAND ? PLAIN : TUNNEL;
 }
 
 /* Of one that is no card. */
