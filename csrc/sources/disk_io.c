@@ -1,6 +1,5 @@
 /*
- *  259       0 nvme0n1 1472080 154581 83724322 1619264 2118968 990552 96990272 722658 0 265556
- * 2439408 …
+ *  259  0 nvme0n1 1472080 154581 83724322 1619264 2118968 990552 96990272 722658 0 265556 2439408
  *
  * /proc/diskstats (Documentation/admin-guide/iostats.rst): numbers and name of
  * a device; then reads, merged reads, sectors read and time of reads; the same
