@@ -19,9 +19,9 @@ typedef struct {
     int sysfs;              /* directory, e.g. of /sys; -1 if there is none */
     bool foreign_procfs;    /* procfs belongs to another view of the machine, e.g. /host/proc */
     smn_text_buffer *text;  /* for the readings of kernel files */
-    const smn_clock *clock; /* for what must know how much time has passed */
     const char *disk_paths; /* one a line */
     smn_gpus *gpus;         /* NULL: none */
+    const smn_clock *clock; /* for what is not done at every reading, or is measured in time */
 } smn_environment;
 
 typedef struct {

@@ -11,13 +11,16 @@
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
-    ADD(gpu)                                                                                       \
-    ADD(gpu_detail)                                                                                \
-    ADD(gpu_profiling)                                                                             \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
+    ADD(disk_io)                                                                                   \
+    ADD(network_rate)                                                                              \
+    ADD(rdma)                                                                                      \
     ADD(pressure)                                                                                  \
-    ADD(energy)
+    ADD(energy)                                                                                    \
+    ADD(gpu)                                                                                       \
+    ADD(gpu_detail)                                                                                \
+    ADD(gpu_profiling)
 
 #define DECLARE(name) extern const smn_source smn_source_##name;
 #define ENTRY(name) &smn_source_##name,
