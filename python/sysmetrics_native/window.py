@@ -26,9 +26,9 @@ class Series(NamedTuple):
 
     Each is ``None`` where there was no value. For a rate or ratio the mean is the difference over
     the whole window, exact however many ticks were missed; the others come from stretches of the
-    window that are long enough to give a meaningful value (100 ms of CPU time for
-    ``cpu_utilization_percentage``, else one tick). Percentiles interpolate between the two nearest
-    ranks.
+    window that are long enough to give a meaningful value (100 ms of CPU time for shares of it,
+    0.4 s for the power of a GPU, 50 ms for that of a CPU, page faults and context switches, 5 ms
+    for pressure, else one tick). Percentiles interpolate between the two nearest ranks.
     """
 
     mean: float | None = None

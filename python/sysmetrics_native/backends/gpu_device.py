@@ -48,7 +48,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 """What a reading can be; beyond that it is nonsense, and absent."""
 _MIG_PART = re.compile(r"^mig_\d+_")
 
-_SHORTEST_SPAN_SECONDS = 0.5
+_SHORTEST_SPAN_SECONDS = 0.4
 """Of energy: drivers count it in steps of about 0.1 s, so over less power means little."""
 
 _DETAIL: Mapping[str, tuple[str, str, str, float]] = {
