@@ -25,7 +25,11 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-python test-c lint types format bench wheel wheel-pure \
-	test-pure test-oldest test-versions clean check check-python check-cc
+	test-pure test-oldest test-elsewhere test-versions clean check check-python check-cc
+
+# $(call two_at_a_time,goals): what waits most of the time; the output of each comes when it has ended.
+two_at_a_time = mkdir -p build; echo "make: running" $1 "two at a time"; printf '%s\n' $1 | xargs -P 2 -I{} sh -c \
+	'$(MAKE) {} >build/{}.log 2>&1; status=$$?; cat build/{}.log; exit $$status'
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,7 +71,11 @@ test-pure: check-python .venvs/pure/.ready ## Runs pytest on the wheel without t
 	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest -m 'not long' $(ARGS)
 
 test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the oldest supported MLflow
-	.venvs/oldest/bin/python -m pytest -m 'not long' $(ARGS)
+	.venvs/oldest/bin/python -m pytest -m 'not long and not driver' $(ARGS)
+	.venvs/oldest/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
+
+test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-oldest and test-pure side by side
+	@$(call two_at_a_time,test-oldest test-pure)
 
 test-versions: check dist/.native ## Runs pytest, without MLflow, on every supported Python there is
 	@found=; for version in $(VERSIONS); do \
@@ -75,8 +83,7 @@ test-versions: check dist/.native ## Runs pytest, without MLflow, on every suppo
 		elif [ -n "$$CI" ]; then echo "make: needs Python $$version too, where CI is set" >&2; exit 1; \
 		else echo "make: there is no Python $$version here: not tested with it"; fi; \
 	done; [ -n "$$found" ] || { echo "make: needs one of Python $(VERSIONS), by the name python3.x" >&2; exit 1; }; \
-	mkdir -p build; echo "make: running$$found, two at a time"; printf '%s\n' $$found | xargs -P 2 -I{} sh -c \
-		'$(MAKE) {} >build/{}.log 2>&1; status=$$?; cat build/{}.log; exit $$status'
+	$(call two_at_a_time,$$found)
 
 clean: ## Removes everything that was built or installed here
 	rm -rf .venv .venvs build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ BACKENDS = [_ONLY_BACKEND] if _ONLY_BACKEND else ["native", "psutil"]
 hypothesis.settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("tests")
 
+
+_LOCK = Path(__file__).parent.parent / "build" / "alone.lock"
 
 _STAND_INS = {"gpus", "amd_gpus", "rocm_path"}
 """Fixtures of tests that run on them."""
@@ -68,6 +71,20 @@ def backend(request: pytest.FixtureRequest) -> str:
     if name == "native":
         assert is_native_built(), "the C core is missing from this installation"
     return name
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """No other run of these tests takes memory or writes to disks meanwhile."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    _LOCK.parent.mkdir(exist_ok=True)
+    with _LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class MakeSampler(Protocol):

@@ -21,9 +21,12 @@ CPU = "cpu_utilization_percentage"
 RECEIVED = "network_receive_megabytes"
 SENT = "network_transmit_megabytes"
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="compares with files of the Linux kernel"
-)
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="compares with files of the Linux kernel"
+    ),
+]
 
 
 def only_window(sampler: Sampler) -> Window:

@@ -18,6 +18,7 @@ from tests.support import PATIENCE_SECONDS, busy_processes, retry
 
 pytestmark = [
     pytest.mark.native,
+    pytest.mark.usefixtures("alone"),
     pytest.mark.skipif(
         not sys.platform.startswith("linux"), reason="compares with files of the Linux kernel"
     ),

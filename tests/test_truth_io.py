@@ -16,6 +16,7 @@ from tests.test_truth import move_over_loopback
 
 pytestmark = [
     pytest.mark.native,
+    pytest.mark.usefixtures("alone"),
     pytest.mark.skipif(
         not sys.platform.startswith("linux"), reason="compares with files of the Linux kernel"
     ),
