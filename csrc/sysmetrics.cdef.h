@@ -144,9 +144,9 @@ int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_s
 
 /* What became of looking for one library; for people. */
 typedef struct {
-    char library[SMN_GPU_TEXT_BYTES];         /* as it was found, or as it was looked for */
-    char outcome[SMN_GPU_OUTCOME_BYTES];      /* "2 devices", or why there are none */
-    char library_version[SMN_GPU_TEXT_BYTES]; /* "" where it is not known */
+    char name[SMN_GPU_TEXT_BYTES];       /* as it was found, or as it was looked for */
+    char outcome[SMN_GPU_OUTCOME_BYTES]; /* "2 devices", or why there are none */
+    char version[SMN_GPU_TEXT_BYTES];    /* "" where it is not known */
     char driver_version[SMN_GPU_TEXT_BYTES];
 } smn_gpu_attempt;
 

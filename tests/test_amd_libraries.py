@@ -41,8 +41,8 @@ int main(int count, char **arguments)
     void *state = NULL;
     smn_gpu_attempt attempt;
     int error = driver->open(-1, &state, &devices, &attempt);
-    printf("(%d, %d, '%s', '%s', '%s', {", error, devices, attempt.library, attempt.outcome,
-           attempt.library_version);
+    printf("(%d, %d, '%s', '%s', '%s', {", error, devices, attempt.name, attempt.outcome,
+           attempt.version);
     for (int i = 0; state != NULL && i < driver->call_count; i++) {
         for (int r = 0; r < SMN_GPU_READINGS; r++)
             readings[r] = NAN;
@@ -65,7 +65,7 @@ class Opened(NamedTuple):
 
     error: int
     devices: int
-    library: str
+    name: str
     outcome: str
     version: str
     errors: dict[str, int]
@@ -133,7 +133,7 @@ def test_without_a_library_there_is_no_reason_to_worry(
         pytest.skip(f"this machine has {library}")
     opened = open_driver(name)
     assert opened.error == ENODATA
-    assert opened.library == library
+    assert opened.name == library
     assert opened.outcome == "not found"
 
 
@@ -145,7 +145,7 @@ def test_the_real_rocm_smi_says_that_there_is_no_device(open_driver: Open) -> No
         pytest.skip("this machine may have a GPU")
     opened = open_driver("rocm_smi", LD_LIBRARY_PATH=str(folder))
     assert opened.error == ENODATA
-    assert opened.library == "librocm_smi64.so"
+    assert opened.name == "librocm_smi64.so"
     assert opened.outcome.startswith("no device")
 
 
@@ -162,7 +162,7 @@ def test_the_library_in_rocm_path_is_found(
     scenario = str(gpus.scenario_path)
     opened = open_driver("amd_smi", ROCM_PATH=str(tmp_path / "rocm"), SMN_FAKE_GPUS=scenario)
     assert (opened.error, opened.devices) == (0, 1)
-    assert opened.library.startswith(str(tmp_path)[:40])
+    assert opened.name.startswith(str(tmp_path)[:40])
     relative = open_driver("amd_smi", ROCM_PATH="rocm", SMN_FAKE_GPUS=scenario)
     assert relative.error == ENODATA
 
@@ -172,7 +172,7 @@ def test_each_name_of_amd_smi_is_found(suffix: str, gpus: FakeGpus, open_driver:
     library = AMD_SMI._replace(file=f"libamd_smi.so{suffix}")
     folder = str(build(library))
     opened = open_driver("amd_smi", LD_LIBRARY_PATH=folder, SMN_FAKE_GPUS=str(gpus.scenario_path))
-    assert (opened.error, opened.library) == (0, library.file)
+    assert (opened.error, opened.name) == (0, library.file)
     assert set(opened.errors.values()) == {0}
 
 
@@ -181,7 +181,7 @@ def test_each_name_of_rocm_smi_is_found(suffix: str, gpus: FakeGpus, open_driver
     library = ROCM_SMI._replace(file=f"librocm_smi64.so{suffix}")
     folder = str(build(library))
     opened = open_driver("rocm_smi", LD_LIBRARY_PATH=folder, SMN_FAKE_GPUS=str(gpus.scenario_path))
-    assert (opened.error, opened.library) == (0, library.file)
+    assert (opened.error, opened.name) == (0, library.file)
     assert set(opened.errors.values()) == {0}
 
 

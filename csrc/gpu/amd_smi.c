@@ -429,7 +429,7 @@ static int read_version(amd_state *amd, smn_gpu_attempt *attempt)
 {
     const smn_amdsmi_version_23 *old = &cleared(amd)->version_23;
     const smn_amdsmi_version_26 *new = &amd->buffer.version_26;
-    char *text = attempt->library_version;
+    char *text = attempt->version;
     smn_amdsmi_status status = amd->amdsmi_get_lib_version(&amd->buffer);
     if (status != SMN_AMDSMI_STATUS_SUCCESS) {
         snprintf(attempt->outcome, sizeof attempt->outcome,

@@ -490,7 +490,7 @@ static sysfs_state *look(int root)
 
 static int sysfs_open(int root, void **state, int *device_count, smn_gpu_attempt *attempt)
 {
-    *attempt = (smn_gpu_attempt){.library = "class/drm in sysfs", .outcome = "no AMD GPU"};
+    *attempt = (smn_gpu_attempt){.name = "class/drm in sysfs", .outcome = "no AMD GPU"};
     if (root < 0)
         return -ENODATA;
     sysfs_state *sysfs = look(root);

@@ -134,7 +134,7 @@ extern const smn_gpu_driver *const smn_gpu_drivers[];
 /*
  * Opens the first library of `names` (ends with NULL) that the loader finds by
  * itself, or in one of `folders` (ends with NULL; may be NULL itself). Fills
- * attempt->library. NULL: attempt->outcome says that there is none.
+ * attempt->name. NULL: attempt->outcome says that there is none.
  */
 void *smn_gpu_load(const char *const *names, const char *const *folders, smn_gpu_attempt *attempt);
 

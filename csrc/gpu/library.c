@@ -13,7 +13,7 @@ static void *open_library(const char *path, smn_gpu_attempt *attempt)
 {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library != NULL)
-        snprintf(attempt->library, sizeof attempt->library, "%.*s", SMN_GPU_TEXT_BYTES - 1, path);
+        snprintf(attempt->name, sizeof attempt->name, "%.*s", SMN_GPU_TEXT_BYTES - 1, path);
     return library;
 }
 
@@ -36,7 +36,7 @@ void *smn_gpu_load(const char *const *names, const char *const *folders, smn_gpu
 {
     void *library = NULL;
     char reason[SMN_GPU_OUTCOME_BYTES] = "";
-    snprintf(attempt->library, sizeof attempt->library, "%s", names[0]);
+    snprintf(attempt->name, sizeof attempt->name, "%s", names[0]);
     for (size_t n = 0; names[n] != NULL && library == NULL; n++) {
         library = open_library(names[n], attempt);
         if (library == NULL && n == 0)

@@ -448,7 +448,7 @@ const char *smn_gpus_vendor(const smn_gpus *gpus)
 int smn_gpus_attempt(const smn_gpus *gpus, int place, smn_gpu_attempt *attempt)
 {
     if (gpus->is_late && place == 0) {
-        *attempt = (smn_gpu_attempt){.library = "the driver"};
+        *attempt = (smn_gpu_attempt){.name = "the driver"};
         snprintf(attempt->outcome, sizeof attempt->outcome, "it did not answer in time");
         return 0;
     }

@@ -491,9 +491,9 @@ static int find_symbols(nvml_state *state, void *library)
 
 static void find_versions(nvml_state *state, smn_gpu_attempt *attempt)
 {
-    char *library = attempt->library_version;
+    char *library = attempt->version;
     char *driver = attempt->driver_version;
-    if (CALL(state, nvmlSystemGetNVMLVersion, library, sizeof attempt->library_version) != 0)
+    if (CALL(state, nvmlSystemGetNVMLVersion, library, sizeof attempt->version) != 0)
         library[0] = '\0';
     if (CALL(state, nvmlSystemGetDriverVersion, driver, sizeof attempt->driver_version) != 0)
         driver[0] = '\0';

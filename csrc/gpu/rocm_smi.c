@@ -406,8 +406,8 @@ static void read_versions(rocm_state *rocm, smn_gpu_attempt *attempt)
     smn_rsmi_version *version = &cleared(rocm)->version;
     if (rocm->rsmi_version_get != NULL &&
         rocm->rsmi_version_get(version) == SMN_RSMI_STATUS_SUCCESS) {
-        snprintf(attempt->library_version, sizeof attempt->library_version, "%u.%u.%u",
-                 version->major, version->minor, version->patch);
+        snprintf(attempt->version, sizeof attempt->version, "%u.%u.%u", version->major,
+                 version->minor, version->patch);
         /* 1 is Debian's; 2 to 4 were never released. */
         rocm->knows_frequencies = version->major == 1 ||
                                   (version->major >= 5 && version->major <= 7);

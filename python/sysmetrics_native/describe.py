@@ -9,7 +9,7 @@ from typing import Any
 
 from sysmetrics_native import gpus, settings
 from sysmetrics_native.backends import is_native_built
-from sysmetrics_native.gpus import Gpu, Inventory
+from sysmetrics_native.gpus import Gpu, Inventory, LibraryAttempt
 
 
 def describe() -> dict[str, Any]:
@@ -100,9 +100,18 @@ def _gpu(inventory: Inventory) -> dict[str, Any]:
     chosen = {gpu.index for gpu in selection.gpus}
     return {
         "vendor": inventory.vendor,
-        "libraries": [attempt._asdict() for attempt in inventory.attempts],
+        "libraries": [_library(attempt) for attempt in inventory.attempts],
         "devices": [_device(gpu) | {"is_read": gpu.index in chosen} for gpu in inventory.gpus],
         "problem": problem,
+    }
+
+
+def _library(attempt: LibraryAttempt) -> dict[str, str]:
+    return {
+        "library": attempt.name,
+        "outcome": attempt.outcome,
+        "library_version": attempt.version,
+        "driver_version": attempt.driver_version,
     }
 
 

@@ -50,10 +50,10 @@ class Gpu(NamedTuple):
 class LibraryAttempt(NamedTuple):
     """What became of looking for one library; for people."""
 
-    library: str
+    name: str
     outcome: str
     """``2 devices``, or why there are none."""
-    library_version: str = ""
+    version: str = ""
     driver_version: str = ""
 
 
@@ -72,11 +72,11 @@ def describe_inventory(inventory: Inventory) -> str:
     """A sentence for the log: how many GPUs there are, or what was looked for in vain."""
     if inventory.gpus:
         found = inventory.attempts[-1]
-        version = f" {found.library_version}" if found.library_version else ""
+        version = f" {found.version}" if found.version else ""
         count = len(inventory.gpus)
         plural = "" if count == 1 else "s"
-        return f"{count} {inventory.vendor} GPU{plural} found by {found.library}{version}."
-    tried = "; ".join(f"{one.library}: {one.outcome.rstrip('.')}" for one in inventory.attempts)
+        return f"{count} {inventory.vendor} GPU{plural} found by {found.name}{version}."
+    tried = "; ".join(f"{one.name}: {one.outcome.rstrip('.')}" for one in inventory.attempts)
     return f"No GPU is read. Looked for: {tried}."
 
 

@@ -11,7 +11,7 @@ int driver_open(driver_probe *probe, const smn_gpu_driver *driver, int sysfs)
     memset(&probe->attempt, 'x', sizeof probe->attempt); /* all of it is filled, in any case */
     int error = driver->open(sysfs, &probe->state, &probe->count, &probe->attempt);
     CHECK(memchr(probe->attempt.outcome, '\0', sizeof probe->attempt.outcome) != NULL);
-    CHECK(*probe->attempt.library != '\0' && *probe->attempt.outcome != '\0');
+    CHECK(*probe->attempt.name != '\0' && *probe->attempt.outcome != '\0');
     CHECK(error == 0 ? probe->state != NULL && probe->count > 0 : probe->state == NULL);
     return error;
 }

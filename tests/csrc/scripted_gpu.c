@@ -40,7 +40,7 @@ static int scripted_open(int sysfs, void **state, int *device_count, smn_gpu_att
     (void)sysfs;
     scripted.opened++;
     sleep_milliseconds(scripted.open_milliseconds);
-    snprintf(attempt->library, sizeof attempt->library, "the test's");
+    snprintf(attempt->name, sizeof attempt->name, "the test's");
     snprintf(attempt->outcome, sizeof attempt->outcome, "%d devices", (int)scripted.device_count);
     *state = &scripted;
     *device_count = scripted.device_count;

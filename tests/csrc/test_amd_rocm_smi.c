@@ -50,9 +50,9 @@ static void test_readings(void)
         check_case("ROCm %s", releases[i].release);
         open_on(&probe, releases[i].release, "3", more);
         CHECK_INT(probe.count, 3);
-        CHECK_TEXT(probe.attempt.library, "librocm_smi64.so");
+        CHECK_TEXT(probe.attempt.name, "librocm_smi64.so");
         CHECK_TEXT(probe.attempt.outcome, "3 devices");
-        CHECK_TEXT(probe.attempt.library_version, releases[i].version);
+        CHECK_TEXT(probe.attempt.version, releases[i].version);
         CHECK_TEXT(probe.attempt.driver_version, "6.14.14");
         CHECK_INT(probe.driver->identify(probe.state, 1, &identity), 0);
         CHECK_TEXT(identity.name, "AMD Instinct MI250X");

@@ -46,9 +46,9 @@ static void test_readings(void)
         check_case("ROCm %s", releases[i].release);
         open_on(&probe, releases[i].release, "2", more);
         CHECK_INT(probe.count, 2);
-        CHECK_TEXT(probe.attempt.library, "libamd_smi.so");
+        CHECK_TEXT(probe.attempt.name, "libamd_smi.so");
         CHECK_TEXT(probe.attempt.outcome, "2 devices");
-        CHECK_TEXT(probe.attempt.library_version, releases[i].version);
+        CHECK_TEXT(probe.attempt.version, releases[i].version);
         CHECK_TEXT(probe.attempt.driver_version, "6.14.14");
         driver_read(&probe, 1);
         check_calls_are_well(&probe);

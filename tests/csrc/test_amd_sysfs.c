@@ -123,9 +123,9 @@ static void test_healthy(void)
     int before = open_files();
     open_tree(&probe, &tree);
     CHECK_INT(probe.count, 1);
-    CHECK_TEXT(probe.attempt.library, "class/drm in sysfs");
+    CHECK_TEXT(probe.attempt.name, "class/drm in sysfs");
     CHECK_TEXT(probe.attempt.outcome, "1 device");
-    CHECK_TEXT(probe.attempt.library_version, "");
+    CHECK_TEXT(probe.attempt.version, "");
     CHECK_TEXT(probe.attempt.driver_version, "6.14.14");
 
     CHECK_INT(probe.driver->identify(probe.state, 0, &identity), 0);

@@ -58,7 +58,7 @@ class Driver(Protocol):
 
     vendor: str
     """``NVIDIA`` or ``AMD``."""
-    library: str
+    name: str
     """The binding and the file that it loads: for messages."""
     is_noisy: bool
     """Whether the binding writes to the log by itself whenever a call fails."""

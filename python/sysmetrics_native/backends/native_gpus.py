@@ -62,9 +62,9 @@ class NativeGpus:
             if lib.smn_gpus_attempt(self.handle, place, attempt) != 0:
                 return
             yield LibraryAttempt(
-                _text(attempt.library),
+                _text(attempt.name),
                 _text(attempt.outcome),
-                _text(attempt.library_version),
+                _text(attempt.version),
                 _text(attempt.driver_version),
             )
 

@@ -57,7 +57,7 @@ class NvmlDriver:
     """
 
     vendor = "NVIDIA"
-    library = f"pynvml, {'nvml.dll' if sys.platform == 'win32' else 'libnvidia-ml.so.1'}"
+    name = f"pynvml, {'nvml.dll' if sys.platform == 'win32' else 'libnvidia-ml.so.1'}"
     is_noisy = False
 
     def __init__(self, module: Any) -> None:
@@ -81,9 +81,9 @@ class NvmlDriver:
             count = int(self._nvml.nvmlDeviceGetCount())
         except Exception as error:  # noqa: BLE001  # whatever it is, there are no GPUs then
             code = f" (code {error.value})" if isinstance(error, self._nvml.NVMLError) else ""
-            return LibraryAttempt(self.library, f"{asked}: {error}{code}", *versions), 0
+            return LibraryAttempt(self.name, f"{asked}: {error}{code}", *versions), 0
         outcome = f"{count} device{'' if count == 1 else 's'}"
-        return LibraryAttempt(self.library, outcome, *versions), count
+        return LibraryAttempt(self.name, outcome, *versions), count
 
     def close(self) -> None:
         if self._is_open:  # once for each time that it was initialised: others count, too
@@ -246,7 +246,7 @@ class NvmlDriver:
                     raise
                 continue
             return {"throttled": 1.0 if reasons & _THROTTLES else 0.0}
-        raise UnsupportedError(f"{self.library} lacks {_REASON_FUNCTIONS[0]}")
+        raise UnsupportedError(f"{self.name} lacks {_REASON_FUNCTIONS[0]}")
 
     def _ecc_errors(self, handle: Any) -> Mapping[str, float]:
         counts = (

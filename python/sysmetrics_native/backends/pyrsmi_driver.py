@@ -27,7 +27,7 @@ class RocmDriver:
 
     def __init__(self, module: Any) -> None:
         self._rocml = module
-        self.library = f"pyrsmi, {getattr(module, 'LIBROCM_NAME', 'libamd_smi.so')}"
+        self.name = f"pyrsmi, {getattr(module, 'LIBROCM_NAME', 'libamd_smi.so')}"
         self._is_open = False
 
     def open(self) -> tuple[LibraryAttempt, int]:
@@ -36,10 +36,10 @@ class RocmDriver:
             self._is_open = True
             count = int(self._rocml.smi_get_device_count())
         except Exception as error:  # noqa: BLE001  # whatever it is, there are no GPUs then
-            return LibraryAttempt(self.library, str(error) or type(error).__name__), 0
+            return LibraryAttempt(self.name, str(error) or type(error).__name__), 0
         outcome = f"{count} device{'' if count == 1 else 's'}"
         version = self._driver_version()
-        return LibraryAttempt(self.library, outcome, driver_version=version), count
+        return LibraryAttempt(self.name, outcome, driver_version=version), count
 
     def _driver_version(self) -> str:
         with contextlib.suppress(Exception):  # 1.1 asks its new library for a function of the old

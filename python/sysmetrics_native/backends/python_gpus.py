@@ -81,7 +81,7 @@ class _Search:
             if isinstance(driver, LibraryAttempt):
                 self.attempts.append(driver)
                 continue
-            self.at_work = driver.library
+            self.at_work = driver.name
             attempt, count = driver.open()
             found = tuple(self._identify(driver, count))
             if count > 0 and not found:
