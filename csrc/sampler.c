@@ -54,6 +54,7 @@ struct smn_sampler {
     uint32_t samples_per_window;
     pid_t owner;
     char *disk_paths;
+    char *network_interfaces;
     smn_text_buffer text; /* the sampling thread's alone while it runs */
     smn_environment environment;
     smn_schema schema;
@@ -205,15 +206,21 @@ static int fail(char *error, int code, const char *option, const char *value)
     return code;
 }
 
-/* procfs is our own if it knows us by the pid that we have. */
-static bool is_foreign(int procfs)
+/* By which pid this procfs knows us; 0: it does not. */
+static int own_pid(int procfs)
 {
     char self[32];
     ssize_t length = readlinkat(procfs, "self", self, sizeof self - 1);
     if (length < 0)
-        return true;
+        return 0;
     self[length] = '\0';
-    return strtol(self, NULL, 10) != (long)getpid();
+    long pid = strtol(self, NULL, 10);
+    return pid > 0 && pid <= INT_MAX ? (int)pid : 0;
+}
+
+static char *copy_or(const char *text, const char *otherwise)
+{
+    return strdup(text != NULL ? text : otherwise);
 }
 
 static int open_environment(smn_sampler *sampler, const smn_options *options, char *error)
@@ -224,15 +231,20 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     if (environment->procfs < 0)
         return fail(error, -errno, "procfs_path", options->procfs_path);
     environment->sysfs = open(options->sysfs_path, flags); /* some containers have none */
-    environment->foreign_procfs = is_foreign(environment->procfs);
+    int self = own_pid(environment->procfs);
+    environment->foreign_procfs = self != (int)getpid();
+    environment->pid = options->pid != 0 ? options->pid : self;
     environment->text = &sampler->text;
     environment->clock = &sampler->clock;
     environment->gpus = options->gpus != NULL ? smn_gpus_retain(options->gpus) : NULL;
     if (smn_text_buffer_init(&sampler->text) != 0)
         return fail(error, -ENOMEM, "sampler", "no address space for readings");
-    sampler->disk_paths = strdup(options->disk_paths);
-    environment->disk_paths = sampler->disk_paths;
-    return sampler->disk_paths != NULL ? 0 : fail(error, -ENOMEM, "disk_paths", "");
+    environment->disk_paths = sampler->disk_paths = strdup(options->disk_paths);
+    environment->network_interfaces = sampler->network_interfaces =
+        copy_or(options->network_interfaces, "physical");
+    if (sampler->disk_paths == NULL || sampler->network_interfaces == NULL)
+        return fail(error, -ENOMEM, "sampler", "no memory for its options");
+    return 0;
 }
 
 static const smn_source *find_source(const char *name, size_t length)
@@ -325,6 +337,7 @@ static void release(smn_sampler *sampler)
     smn_schema_release(&sampler->schema);
     smn_text_buffer_release(&sampler->text);
     free(sampler->disk_paths);
+    free(sampler->network_interfaces);
     smn_gpus_close(sampler->environment.gpus);
     if (sampler->environment.sysfs >= 0)
         close(sampler->environment.sysfs);

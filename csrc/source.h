@@ -15,12 +15,14 @@
 
 /* What a source may need to know of its surroundings. Outlives every source. */
 typedef struct {
-    int procfs;             /* directory, e.g. of /proc */
-    int sysfs;              /* directory, e.g. of /sys; -1 if there is none */
-    bool foreign_procfs;    /* procfs belongs to another view of the machine, e.g. /host/proc */
-    smn_text_buffer *text;  /* for the readings of kernel files */
-    const char *disk_paths; /* one a line */
-    smn_gpus *gpus;         /* NULL: none */
+    int procfs;            /* directory, e.g. of /proc */
+    int sysfs;             /* directory, e.g. of /sys; -1 if there is none */
+    bool foreign_procfs;   /* procfs belongs to another view of the machine, e.g. /host/proc */
+    smn_text_buffer *text; /* for the readings of kernel files */
+    int pid; /* whose processes and container are meant, as procfs numbers it; 0: it does not */
+    const char *disk_paths;         /* one a line */
+    const char *network_interfaces; /* "physical", "all", or names, one a line */
+    smn_gpus *gpus;                 /* NULL: none */
     const smn_clock *clock; /* for what is not done at every reading, or is measured in time */
 } smn_environment;
 

@@ -32,6 +32,10 @@ typedef struct {
     const char *sysfs_path;      /* root of sysfs, normally "/sys" */
     const char *sources;         /* names separated by commas */
     const char *disk_paths;      /* mount points, one a line; the first has the plain keys */
+    /* Of the rates: NULL or "physical", "all", or names, one a line. */
+    const char *network_interfaces;
+    int pid;                /* whose processes and container are meant; 0: the caller's */
+    double overhead_budget; /* the share of one core that the sources may take; 0: any */
     smn_gpus *gpus; /* for the sources that read them, or NULL; the sampler keeps them alive */
 } smn_options;
 

@@ -24,8 +24,9 @@ from sysmetrics_native.backends import choose_backend
 
 SOURCES = "{sources}"  # those of the backend
 OPTIONS = (
-    "backend, disk_paths, enabled, gpus, node_id, procfs_path, recorder, recorder_megabytes, "
-    "shutdown_timeout, sources, spool_dir, statistics, sysfs_path"
+    "backend, disk_paths, enabled, gpus, network_interfaces, node_id, overhead_budget, "
+    "procfs_path, recorder, recorder_megabytes, shutdown_timeout, sources, spool_dir, statistics, "
+    "sysfs_path"
 )
 
 SECONDS = "a number of seconds from 0.001 to 3600"
@@ -39,6 +40,9 @@ TIMEOUT = "a number of seconds from 0 to 3600"
 NODE = "text with at least one letter or digit"
 BOOLEAN = "true or false"
 LONG = "/" + "x" * 80
+INTERFACES = "physical, all, or names of network interfaces"
+BUDGET = "a share of one core, above 0 and up to 1"
+PROCESS = "the number of a process, from 0 (this one) to 4194304"
 TOO_LONG = "paths that make keys which MLflow takes: at most 80 bytes after the first path"
 
 
@@ -81,6 +85,13 @@ BAD_NAMES: list[Any] = [
 BAD_DIRECTORIES: list[Any] = [
     *("/not/there", "", "/\0", "/etc/passwd", 5, b"/proc", [], Path("/no")),
 ]
+BAD_INTERFACES: list[Any] = [
+    *("eth 0", "eth/0", "a" * 16, "ä" * 8, ".", "..", "eth\n0", "a\0b", "eth\u20030"),
+]
+BAD_BUDGETS: list[Any] = [
+    *(0, 0.0, -0.01, 1.01, 5, math.nan, math.inf, "", "5 %", "0", True, [], b"x"),
+]
+BAD_PIDS: list[Any] = [-1, 2**22 + 1, 1.0, "1", True, None, []]
 REFUSED_ARGUMENTS: list[tuple[str, Any, str]] = [
     *(("interval", value, SECONDS) for value in BAD_INTERVALS),
     *(("samples_per_window", value, WHOLE) for value in BAD_SAMPLES),
@@ -89,6 +100,14 @@ REFUSED_ARGUMENTS: list[tuple[str, Any, str]] = [
     *(("disk_paths", value, NAMES) for value in ("", [], 7, [Path("/")])),
     *(("procfs_path", value, DIRECTORY) for value in BAD_DIRECTORIES),
     *(("sysfs_path", value, DIRECTORY) for value in BAD_DIRECTORIES),
+    *(("network_interfaces", value, NAMES) for value in ("", "eth0,", [], 7, [None], b"eth0")),
+    *(("network_interfaces", value, INTERFACES) for value in BAD_INTERFACES),
+    *(
+        ("network_interfaces", value, f"{INTERFACES} without these words")
+        for value in ("all,eth0", "eth0,physical", ("physical", "all"))
+    ),
+    *(("overhead_budget", value, BUDGET) for value in BAD_BUDGETS),
+    *(("pid", value, PROCESS) for value in BAD_PIDS),
 ]
 
 
@@ -184,7 +203,7 @@ GPUS = (
 MEGABYTES = "a number of megabytes from 0.1 to 65536"
 PATH = "a path"
 REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
-    *(refused for refused in REFUSED_ARGUMENTS if refused[2] not in (SECONDS, WHOLE)),
+    *(refused for refused in REFUSED_ARGUMENTS if refused[2] not in (SECONDS, WHOLE, PROCESS)),
     *(("statistics", value, NAMES) for value in BAD_STATISTICS),
     *(("shutdown_timeout", value, TIMEOUT) for value in BAD_TIMEOUTS),
     *(("node_id", value, NODE) for value in BAD_NODE_IDS),
@@ -243,6 +262,8 @@ def test_a_variable_that_is_not_allowed_is_named(monkeypatch, name, text, allowe
         ("node_id", "///", NODE),
         ("gpus", "0,x", GPUS),
         ("gpus", "", GPUS),
+        ("network_interfaces", "eth 0", INTERFACES),
+        ("overhead_budget", "5 %", BUDGET),
     ],
 )
 def test_a_variable_of_the_monitor_that_is_not_allowed_is_named(monkeypatch, name, text, allowed):
@@ -565,6 +586,8 @@ def test_defaults_are_those_of_the_table():
         "statistics": ("mean",),
         "disk_paths": (os.sep,),
         "gpus": "all",
+        "network_interfaces": ("physical",),
+        "overhead_budget": 0.05,
         "procfs_path": "/proc",
         "sysfs_path": "/sys",
         "recorder": False,

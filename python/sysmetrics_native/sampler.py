@@ -36,10 +36,16 @@ class Sampler:
         sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
             or ``-name`` to drop one.
         disk_paths: mount points for the disk space metrics; the first has the plain keys.
+        network_interfaces: what the rates of the source ``network_rate`` are made of: ``physical``
+            (nothing twice, nothing that stays inside), ``all``, or names.
         gpus: which GPUs: ``all``, ``visible`` (what ``CUDA_VISIBLE_DEVICES``,
             ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` leave), ``none``, or indices and
             UUIDs, as a list or as text with commas. The keys keep the driver's index.
         procfs_path, sysfs_path: roots of the kernel's file systems.
+        overhead_budget: the share of one core that the sources may take, above 0 and up to 1; where
+            they would take more the most expensive ones are read less often.
+        pid: the process that the sources ``process`` and ``container`` are about, as `procfs_path`
+            numbers it; 0, and unless given, this one.
         recorder: whether to write every row to a file that outlives this process, which
             `sysmetrics_native.recording` reads: `False`, `True` for the user's own folder of
             recordings, or the path of a file or folder. Where that cannot be done there is a
@@ -66,9 +72,12 @@ class Sampler:
         backend: str | None = None,
         sources: str | Iterable[str] | None = None,
         disk_paths: str | Iterable[str] | None = None,
+        network_interfaces: str | Iterable[str] | None = None,
         gpus: str | int | Iterable[str | int] | None = None,
         procfs_path: str | os.PathLike[str] | None = None,
         sysfs_path: str | os.PathLike[str] | None = None,
+        overhead_budget: float | None = None,
+        pid: int = 0,
         recorder: bool | str | os.PathLike[str] | None = None,
         recorder_megabytes: float | None = None,
         recorded_run: RecordedRun | None = None,
@@ -77,9 +86,11 @@ class Sampler:
             "backend": backend,
             "sources": sources,
             "disk_paths": disk_paths,
+            "network_interfaces": network_interfaces,
             "gpus": gpus,
             "procfs_path": procfs_path,
             "sysfs_path": sysfs_path,
+            "overhead_budget": overhead_budget,
         }
         values = {name: settings.option(name, value) for name, value in arguments.items()}
         spelling = {name: settings.spelling(name, value) for name, value in arguments.items()}
@@ -87,6 +98,7 @@ class Sampler:
         options = SamplingOptions(
             interval=settings.parse_interval("interval", interval),
             samples_per_window=settings.parse_samples("samples_per_window", samples_per_window),
+            pid=settings.parse_pid("pid", pid),
             spelling=spelling,
             **values,
         )

@@ -27,6 +27,12 @@ MAX_INTERVAL_SECONDS = 3600.0
 MAX_SAMPLES_PER_WINDOW = 1_000_000
 MAX_SHUTDOWN_TIMEOUT_SECONDS = 3600.0
 MAX_RECORDER_MEGABYTES = 65536
+MAX_OVERHEAD_BUDGET = 1.0
+MAX_PID = 2**22
+"""The kernel's largest possible `pid_max` (proc_sys_kernel(5))."""
+
+NETWORK_WORDS = ("physical", "all")
+_MAX_INTERFACE_NAME_BYTES = 15
 
 _GPU_UUID = re.compile(r"(?:GPU|MIG)-[\w/-]+", re.ASCII)
 
@@ -132,6 +138,21 @@ def _parse_disk_paths(name: str, value: object) -> tuple[str, ...]:
     return paths
 
 
+def _parse_network_interfaces(name: str, value: object) -> tuple[str, ...]:
+    """A word, or names as the kernel takes them; whether they are there may change at any time."""
+    interfaces = _parse_names(name, value)
+    allowed = "physical, all, or names of network interfaces"
+    if len(interfaces) > 1 and not set(interfaces).isdisjoint(NETWORK_WORDS):
+        raise _refuse(name, f"{allowed} without these words", value)
+    for interface in interfaces:
+        is_name = len(os.fsencode(interface)) <= _MAX_INTERFACE_NAME_BYTES and not re.search(
+            r"[\s/\0]", interface
+        )
+        if not is_name or interface in (".", ".."):
+            raise _refuse(name, allowed, interface)
+    return interfaces
+
+
 def _parse_gpus(name: str, value: object) -> gpus.Choice:
     """Which GPUs; whether they are there is known only when they are looked for."""
     allowed = (
@@ -205,6 +226,31 @@ def _parse_recorder(name: str, value: object) -> bool | str:
         raise _refuse(name, "off, on, or a path", value) from None
 
 
+def _parse_overhead_budget(name: str, value: object) -> float:
+    allowed = f"a share of one core, above 0 and up to {MAX_OVERHEAD_BUDGET:g}"
+    try:
+        budget = _number(name, value, 0.0, MAX_OVERHEAD_BUDGET, "cores")
+    except ValueError:
+        raise _refuse(name, allowed, value) from None
+    if budget == 0.0:
+        raise _refuse(name, allowed, value)
+    return budget
+
+
+def parse_pid(name: str, value: object) -> int:
+    """A process that is there; 0 for the one that asks."""
+    allowed = f"the number of a process, from 0 (this one) to {MAX_PID}"
+    if isinstance(value, bool):
+        raise _refuse(name, allowed, value)
+    try:
+        pid = operator.index(value)  # type: ignore[arg-type]  # refused below if it is no number
+    except TypeError:
+        raise _refuse(name, allowed, value) from None
+    if not 0 <= pid <= MAX_PID:
+        raise _refuse(name, allowed, value)
+    return pid
+
+
 def _parse_megabytes(name: str, value: object) -> float:
     return _number(name, value, 0.1, MAX_RECORDER_MEGABYTES, "megabytes")
 
@@ -230,9 +276,11 @@ _OPTIONS: Mapping[str, _Option] = {
     "sources": _Option(_parse_names, ("default",)),
     "statistics": _Option(_parse_statistics, ("mean",)),
     "disk_paths": _Option(_parse_disk_paths, (os.sep,)),
+    "network_interfaces": _Option(_parse_network_interfaces, ("physical",)),
     "gpus": _Option(_parse_gpus, gpus.ALL),
     "procfs_path": _Option(_parse_directory, "/proc"),
     "sysfs_path": _Option(_parse_directory, "/sys"),
+    "overhead_budget": _Option(_parse_overhead_budget, 0.05),
     "recorder": _Option(_parse_recorder, False),
     "recorder_megabytes": _Option(_parse_megabytes, 64.0),
     "spool_dir": _Option(_parse_path, None),
@@ -248,10 +296,11 @@ def configure(**options: Any) -> None:
 
     Args:
         **options: ``enabled``, ``backend`` (auto, native, psutil), ``sources``, ``statistics``
-            (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``gpus`` (all, visible,
-            none, or indices and UUIDs), ``procfs_path``, ``sysfs_path``, ``recorder`` (off, on, or
-            a path), ``recorder_megabytes`` (0.1 to 65536), ``spool_dir``, ``shutdown_timeout``
-            (seconds, 0 to 3600), ``node_id``.
+            (any of mean, min, max, p50, p95, p99, last), ``disk_paths``, ``network_interfaces``
+            (physical, all, or names), ``gpus`` (all, visible, none, or indices and UUIDs),
+            ``procfs_path``, ``sysfs_path``, ``overhead_budget`` (share of one core, above 0 and up
+            to 1), ``recorder`` (off, on, or a path), ``recorder_megabytes`` (0.1 to 65536),
+            ``spool_dir``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
 
     Raises:
         ValueError: an unknown option, or a value that is not allowed; nothing is set then.

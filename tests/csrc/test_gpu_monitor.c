@@ -209,7 +209,15 @@ static void test_dropped_devices_are_not_touched(void)
     smn_gpus *gpus = open_gpus(10 * SECOND);
     CHECK_INT(smn_gpus_drop(gpus, 0, -1), 0);
     CHECK_INT(smn_gpus_drop(gpus, 2, -1), 0);
-    const smn_options options = {10000000, 20, "/proc", "/sys", "gpu", "/", gpus};
+    const smn_options options = {
+        .interval_ns = 10000000,
+        .samples_per_window = 20,
+        .procfs_path = "/proc",
+        .sysfs_path = "/sys",
+        .sources = "gpu",
+        .disk_paths = "/",
+        .gpus = gpus,
+    };
     char error[SMN_ERROR_TEXT_BYTES] = "";
     REQUIRE(smn_sampler_create(&options, &rig.sampler, error) == 0);
     int found = scripted.made[0][SCRIPTED_UTILIZATION]; /* when it was found */

@@ -94,6 +94,19 @@ static void test_series(void)
     rig_close(&rig);
 }
 
+static smn_options options_of(uint64_t interval_ns, uint32_t samples, const char *procfs_path,
+                              const char *sources, const char *disk_paths)
+{
+    return (smn_options){
+        .interval_ns = interval_ns,
+        .samples_per_window = samples,
+        .procfs_path = procfs_path,
+        .sysfs_path = "/sys",
+        .sources = sources,
+        .disk_paths = disk_paths,
+    };
+}
+
 static void test_wrong_options(void)
 {
     sampler_rig rig;
@@ -110,53 +123,50 @@ static void test_wrong_options(void)
         const char *says[3];
     } cases[] = {
         {"no such folder",
-         {SECOND, 1, "/no/such/folder", "/sys", "cpu", "/", NULL},
+         options_of(SECOND, 1, "/no/such/folder", "cpu", "/"),
          -ENOENT,
          {"procfs_path", "/no/such/folder", "No such file"}},
         {"a file as folder",
-         {SECOND, 1, file, "/sys", "cpu", "/", NULL},
+         options_of(SECOND, 1, file, "cpu", "/"),
          -ENOTDIR,
          {"procfs_path", "stat"}},
-        {"an empty path", {SECOND, 1, "", "/sys", "cpu", "/", NULL}, -ENOENT, {"procfs_path"}},
+        {"an empty path", options_of(SECOND, 1, "", "cpu", "/"), -ENOENT, {"procfs_path"}},
         {"a very long path",
-         {SECOND, 1, long_path, "/sys", "cpu", "/", NULL},
+         options_of(SECOND, 1, long_path, "cpu", "/"),
          -ENAMETOOLONG,
          {"procfs_path", "xxx"}},
         {"unknown source",
-         {SECOND, 1, rig.tree.path, "/sys", "bogus", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, "bogus", "/"),
          -EINVAL,
          {"sources", "bogus"}},
         {"unknown source behind a known one",
-         {SECOND, 1, rig.tree.path, "/sys", "cpu,bogus,memory", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, "cpu,bogus,memory", "/"),
          -EINVAL,
          {"sources", "bogus"}},
         {"the start of a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cp", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, "cp", "/"),
          -EINVAL,
          {"sources", "cp"}},
         {"more than a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cpus", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, "cpus", "/"),
          -EINVAL,
          {"sources", "cpus"}},
         {"a blank in a name",
-         {SECOND, 1, rig.tree.path, "/sys", "cpu, memory", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, "cpu, memory", "/"),
          -EINVAL,
          {"sources", " memory"}},
         {"nothing between commas",
-         {SECOND, 1, rig.tree.path, "/sys", ",cpu", "/", NULL},
+         options_of(SECOND, 1, rig.tree.path, ",cpu", "/"),
          -EINVAL,
          {"sources"}},
-        {"no source", {SECOND, 1, rig.tree.path, "/sys", "", "/", NULL}, -ENODATA, {"sources"}},
+        {"no source", options_of(SECOND, 1, rig.tree.path, "", "/"), -ENODATA, {"sources"}},
         {"no path, and so no source",
-         {SECOND, 1, rig.tree.path, "/sys", "disk_space", "", NULL},
+         options_of(SECOND, 1, rig.tree.path, "disk_space", ""),
          -ENODATA,
          {"sources", "disk_space"}},
-        {"interval 0",
-         {0, 1, rig.tree.path, "/sys", "cpu", "/", NULL},
-         -EINVAL,
-         {"interval_ns", "0"}},
+        {"interval 0", options_of(0, 1, rig.tree.path, "cpu", "/"), -EINVAL, {"interval_ns", "0"}},
         {"0 samples",
-         {SECOND, 0, rig.tree.path, "/sys", "cpu", "/", NULL},
+         options_of(SECOND, 0, rig.tree.path, "cpu", "/"),
          -EINVAL,
          {"samples_per_window", "0"}},
     };
@@ -177,7 +187,14 @@ static void test_wrong_options(void)
     CHECK_INT(self_open_files(), open_files);
 
     /* A machine without /sys is good enough. */
-    const smn_options without_sys = {SECOND, 1, rig.tree.path, "/no/such/folder", "cpu", "/", NULL};
+    const smn_options without_sys = {
+        .interval_ns = SECOND,
+        .samples_per_window = 1,
+        .procfs_path = rig.tree.path,
+        .sysfs_path = "/no/such/folder",
+        .sources = "cpu",
+        .disk_paths = "/",
+    };
     smn_sampler *sampler = NULL;
     char error[SMN_ERROR_TEXT_BYTES] = "";
     CHECK_INT(smn_sampler_create(&without_sys, &sampler, error), 0);
@@ -871,7 +888,14 @@ static void test_whose_procfs(void)
             REQUIRE(symlinkat(self, files.tree.root, "self") == 0);
         fake_clock clock;
         fake_clock_init(&clock);
-        const smn_options options = {SECOND, 1, files.tree.path, "/sys", "network", "/", NULL};
+        const smn_options options = {
+            .interval_ns = SECOND,
+            .samples_per_window = 1,
+            .procfs_path = files.tree.path,
+            .sysfs_path = "/sys",
+            .sources = "network",
+            .disk_paths = "/",
+        };
         char error[SMN_ERROR_TEXT_BYTES];
         smn_sampler *sampler = NULL;
         REQUIRE(smn_sampler_create_with_clock(&options, &clock.clock, &sampler, error) == 0);

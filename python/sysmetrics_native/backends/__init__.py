@@ -26,12 +26,18 @@ class SamplingOptions(NamedTuple):
     sources: tuple[str, ...]
     """Names as the user gave them, groups and drops included."""
     disk_paths: tuple[str, ...]
+    network_interfaces: tuple[str, ...]
+    """For the rates: ``physical`` or ``all`` alone, or names."""
     procfs_path: str
     sysfs_path: str
     spelling: Mapping[str, str]
     """What users set an option with: its own name, or an environment variable; for messages."""
     gpus: Choice
     """Which GPUs are to be read."""
+    overhead_budget: float
+    """The share of one core that the sources may take."""
+    pid: int
+    """Whose processes and container are meant; 0: this process."""
 
 
 class Backend(Protocol):

@@ -62,6 +62,7 @@ class NativeBackend:
             "sysfs_path": os.fsencode(options.sysfs_path),
             "sources": ",".join(sources).encode(),
             "disk_paths": os.fsencode("\n".join(options.disk_paths)),
+            "network_interfaces": os.fsencode("\n".join(options.network_interfaces)),
         }
         kept = {name: ffi.new("char[]", value) for name, value in strings.items()}
         native_options = ffi.new(
@@ -69,6 +70,8 @@ class NativeBackend:
             {
                 "interval_ns": round(options.interval * _NS_PER_SECOND),
                 "samples_per_window": options.samples_per_window,
+                "pid": options.pid,
+                "overhead_budget": options.overhead_budget,
                 "gpus": ffi.NULL if self._gpus is None else self._gpus.handle,
                 **kept,
             },
