@@ -48,6 +48,9 @@ typedef struct {
      * failed, in place of what `sample` does. NULL otherwise.
      */
     void (*stats)(const void *state, smn_source_stats *stats);
+    /* … and how far apart its readings have to be, in time; 0: as usual. NULL where nobody cares.
+     */
+    void (*slow_down)(void *state, uint64_t apart_ns);
 } smn_source;
 
 /* All sources, in the order of the row; ends with NULL. */

@@ -292,7 +292,7 @@ class Clocks:
 
     monotonic = staticmethod(time.monotonic)
     monotonic_ns = staticmethod(time.monotonic_ns)
-    perf_counter = staticmethod(time.perf_counter)
+    thread_time = staticmethod(time.thread_time)
 
     def __init__(self) -> None:
         self.step = 0.0
@@ -372,8 +372,7 @@ def test_a_slow_reading_costs_ticks_that_are_counted(monkeypatch):
     assert stats["missed"] == sum(window.missed for window in windows)
     assert stats["missed"] >= 2 * stats["ticks"] - 4, "about three of four"
     assert (before_stop - started) / 0.01 - 1 <= position_after(windows) <= passed / 0.01 + 1
-    assert stats["sources"]["cpu"]["mean_cost_seconds"] >= 0.03
-    assert stats["sources"]["memory"]["mean_cost_seconds"] < 0.03
+    assert stats["sources"]["cpu"]["mean_cost_seconds"] < 0.03, "a wait takes no CPU time"
     for window in windows[:-1]:
         assert window[CPU].mean is not None
 

@@ -163,6 +163,12 @@ static void gpu_stats(const void *opaque, smn_source_stats *stats)
     smn_gpus_group_stats(state->gpus, state->group, stats);
 }
 
+static void gpu_slow_down(void *opaque, uint64_t apart_ns)
+{
+    gpu_state *state = opaque;
+    smn_gpus_slow_down(state->gpus, state->group, apart_ns);
+}
+
 /* ---- the sources -------------------------------------------------------- */
 
 static const gpu_series basic[] = {
@@ -241,6 +247,7 @@ static const gpu_series profiling[] = {
         .sample = gpu_sample,                                                                      \
         .close = gpu_close,                                                                        \
         .stats = gpu_stats,                                                                        \
+        .slow_down = gpu_slow_down,                                                                \
     };
 
 SOURCE(gpu, true, SMN_GPU_BASIC, basic)

@@ -222,13 +222,16 @@ class Sampler:
         """How sampling itself is doing, since the start.
 
         Returns:
-            ``{"ticks", "missed", "merged_windows", "sources": {name: {"calls", "errors",
-            "interval_seconds", "mean_cost_seconds", "max_cost_seconds"}}, "recorder": {"path",
-            "rows", "errors"}}``: ticks taken and skipped, windows merged because nobody took them,
-            and for each source how often it was read, how often that failed, how far apart its
-            readings are, and what one costs in seconds of the time of the thread that makes it
-            (the GPUs have their own); of the recording the rows that it took and those that could
-            not be written, or `None` instead of all three where there is none.
+            ``{"ticks", "missed", "merged_windows", "overhead": {"budget", "share"}, "sources":
+            {name: {"calls", "errors", "interval_seconds", "usual_interval_seconds",
+            "mean_cost_seconds", "max_cost_seconds"}}, "recorder": {"path", "rows", "errors"}}``:
+            ticks taken and skipped, windows merged because nobody took them; the share of one core
+            that the sources may take and that they took in the last second or more (`None`: not
+            known yet); for each source how often it was read, how often that failed, how far apart
+            its readings are, how far apart they would be if the budget did not matter, and what one
+            costs in seconds of CPU time of the thread that makes it (the GPUs have their own); of
+            the recording the rows that it took and those that could not be written, or `None`
+            instead of all three where there is none.
         """
         recording = None
         if self._recorder is not None:
