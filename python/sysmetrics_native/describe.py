@@ -34,7 +34,7 @@ def describe() -> dict[str, Any]:
     import platform
 
     name, reason = _backend()
-    known = _known_sources(name)
+    known = known_sources(name)
     return {
         "version": importlib.metadata.version("sysmetrics-native"),
         "backend": {"name": name, "reason": reason},
@@ -69,7 +69,8 @@ def _why_not_native() -> str:
     return ""
 
 
-def _known_sources(backend: str) -> Mapping[str, bool]:
+def known_sources(backend: str) -> Mapping[str, bool]:
+    """Every source of a backend, by its name, and whether it is part of ``default``."""
     if backend == "native":
         from sysmetrics_native.backends import native
 

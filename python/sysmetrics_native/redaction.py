@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Iterable
 
 _USER_INFO = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
 _SECRET_PARAMETER = re.compile(
     r"([?&;][^=&;\s'\"]*(?:pass|pwd|token|secret|key|auth|cred|sig)[^=&;\s'\"]*=)[^&;\s'\"]*",
     re.IGNORECASE,
 )
+_SECRET_WORD = (
+    r"(?:pass|passwd|password|passphrase|pwd|token|secret|credentials?|auth|"
+    r"(?:api|access|private|secret|auth|encryption)[-_.]?key)"
+)
+# ``--api-key``, ``-Dpassword``, ``MY_TOKEN``, but not ``--tokenizer`` or ``--max-tokens``.
+_SECRET_NAME = rf"(?:-{{1,2}}|\b)(?:[\w.]+[-_.])*\w*?{_SECRET_WORD}"
+_SECRET_OPTION = re.compile(_SECRET_NAME, re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    rf"({_SECRET_NAME}\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s'\"&;]+)", re.IGNORECASE
+)
+_SECRET_NEXT_WORD = re.compile(
+    rf"((?<!\S)-{{1,2}}(?:[\w.]+[-_.])*\w*?{_SECRET_WORD}\s+)(?!-)(\"[^\"]*\"|'[^']*'|\S+)",
+    re.IGNORECASE,
+)
+_AUTHORIZATION = re.compile(r"((?:authorization|x-api-key)\s*:\s*)[^'\"]+", re.IGNORECASE)
 # Where MLflow itself takes secrets from: an error text may repeat them.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 _SHORTEST_SECRET = 4
@@ -28,6 +45,31 @@ def without_secrets(text: str) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
     return text
+
+
+def command_line(arguments: Iterable[str]) -> str:
+    """A command line as a shell would read it, with what looks like a secret replaced by ``***``.
+
+    That is what is given to options, variables and parameters whose names say so
+    (``--password x``, ``API_KEY=x``, ``token=x``), user names and passwords in URIs, and
+    authorization headers, also within an argument, as of ``sh -c``. A secret under another name
+    is not seen.
+    """
+    words = []
+    hides_next = False
+    for argument in arguments:
+        is_option = argument.startswith("-")
+        words.append("***" if hides_next and not is_option else _hide(argument))
+        hides_next = is_option and _SECRET_OPTION.fullmatch(argument) is not None
+    line = shlex.join(words).replace("'***'", "***")
+    return line.encode("utf-8", "replace").decode()  # file names need not be text
+
+
+def _hide(argument: str) -> str:
+    argument = _AUTHORIZATION.sub(r"\1***", argument)
+    argument = _SECRET_VALUE.sub(r"\1***", argument)
+    argument = _SECRET_NEXT_WORD.sub(r"\1***", argument)
+    return without_secrets(argument)
 
 
 def error_text(error: BaseException) -> str:

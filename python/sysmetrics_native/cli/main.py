@@ -8,6 +8,7 @@ import importlib.metadata
 import click
 
 _VERBS = {
+    "run": "Run a command and monitor it, without a change to it",
     "recover": "Send what runs could not log, from spools and recordings",
 }
 
