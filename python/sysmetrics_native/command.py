@@ -1,8 +1,8 @@
 """A command that is run as if nobody stood before it: its terminal, its signals, its end.
 
 It inherits everything: standard streams, other open files, environment, process group. So what a
-terminal sends to the foreground group (Ctrl-C, Ctrl-\\, Ctrl-Z, a changed size, the hangup) reaches
-it without us, and is not passed on a second time; what somebody sends to this process alone is.
+terminal sends to the foreground group (Ctrl-C, Ctrl-Z, a changed size, the hangup) reaches it
+without us, and is not passed on a second time; what somebody sends to this process is.
 All of it is waited for with the signals blocked, so that none can come between two lines.
 
 Where there is no POSIX the command is a plain child process, and Ctrl-C is left to it.
@@ -228,8 +228,9 @@ class PosixCommand:
         would see it end.
         """
         self._stop_asked = -_STOP_SECONDS
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+        # One that is pending already and this one are one, and meet the default together.
         os.kill(os.getpid(), signal.SIGTSTP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
 
     def _ended(self, status: int, usage: Any) -> Ended:

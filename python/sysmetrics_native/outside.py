@@ -287,17 +287,17 @@ class _Monitoring:
             settings.mlflow_samples(self._sampling.samples_per_window),
             pid=self._target,
         )
+        statistics: tuple[str, ...] = settings.option("statistics")
         with self._lock:
             if self._is_over:
                 return
             sampler.start()
             self._sampler = sampler
             self.recording_path = sampler.recording_path
-            self._drainer = Thread("SystemMetricsWindows", self._drain, (sampler,))
+            self._drainer = Thread("SystemMetricsWindows", self._drain, (sampler, statistics))
             self._drainer.start()
 
-    def _drain(self, sampler: Sampler) -> None:
-        statistics = settings.option("statistics")
+    def _drain(self, sampler: Sampler, statistics: Sequence[str]) -> None:
         percentiles = any(name.startswith("p") for name in statistics)
         prefix = _key_prefix()
         for number, window in enumerate(sampler.windows(percentiles=percentiles)):

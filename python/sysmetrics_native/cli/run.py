@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.table import Table
 
 from sysmetrics_native import catalog, monitored_run, settings
+from sysmetrics_native.backends import choose_backend
 from sysmetrics_native.command import Command, Ended, NotStartedError, make_command
 from sysmetrics_native.delivery import resolve_uri
+from sysmetrics_native.describe import known_sources
 from sysmetrics_native.opening import Opening, Wanted, run_to_join
 from sysmetrics_native.outcome import command_tags
 from sysmetrics_native.outside import (
@@ -49,6 +52,30 @@ def _checked(
             raise click.UsageError(str(error)) from None
 
     return check
+
+
+def _complete_sources(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Names of sources, behind the last comma."""
+    before, comma, begun = incomplete.rpartition(",")
+    drop = "-" if begun.startswith("-") else ""
+    names = ("default", "all", *known_sources(choose_backend("auto").name))
+    return [
+        f"{before}{comma}{drop}{name}" for name in names if name.startswith(begun.removeprefix("-"))
+    ]
+
+
+def _complete_command(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Commands as the shell finds them; then, and with a folder, files."""
+    files = CompletionItem(incomplete, type="file")
+    if context.params.get("command") or os.sep in incomplete:
+        return [files]
+    names = set()
+    for folder in os.get_exec_path():
+        with contextlib.suppress(OSError):
+            names.update(name for name in os.listdir(folder) if name.startswith(incomplete))
+    return [*map(CompletionItem, sorted(names)), files]
 
 
 @click.command(
@@ -87,11 +114,13 @@ def _checked(
 @click.option(
     "--sources",
     metavar="LIST",
+    shell_complete=_complete_sources,
     help="What is sampled, with commas; the option sources, and process and container with it.",
 )
 @click.option(
     "--recorder",
     metavar="on|off|PATH",
+    type=click.Path(),
     help="Whether every sample is recorded to a file, or which; on unless the option recorder is "
     "set.",
 )
@@ -103,7 +132,14 @@ def _checked(
 )
 @click.option("--no-command", is_flag=True, help="Do not log the command line.")
 @click.option("-q", "--quiet", is_flag=True, help="No table at the end.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="-- COMMAND...",
+    shell_complete=_complete_command,
+)
 def command(
     command: tuple[str, ...],
     experiment: str | None,
@@ -145,7 +181,7 @@ def command(
     line = "" if no_command else command_line(command)
     opening = None
     if not no_log:
-        opening = _opening(experiment, run_name, tracking_uri, line)
+        opening = _opening(experiment, run_name, tracking_uri, command[0], line)
     try:
         result = run_outside(
             child,
@@ -217,7 +253,7 @@ def _samples_of_window(interval: float) -> int:
 
 
 def _opening(
-    experiment: str | None, run_name: str | None, tracking_uri: str | None, line: str
+    experiment: str | None, run_name: str | None, tracking_uri: str | None, name: str, line: str
 ) -> Opening | None:
     """What opens the run; `None`, after a word about it, where there is to be none."""
     run_id = run_to_join()
@@ -232,9 +268,11 @@ def _opening(
     except Exception as error:  # noqa: BLE001  # MLflow's: the command runs all the same
         _logger.warning("The command runs without a run: %s", error_text(error))
         return None
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return Opening(Wanted(run_id, uri, experiment, run_name, command_tags(line, prefix)))
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    tags = {"mlflow.source.name": name} if line else {}
+    tags |= command_tags(line, prefix)
+    return Opening(Wanted(run_id, uri, experiment, run_name, tags))
 
 
 # ---- what comes after ---------------------------------------------------------------------------
