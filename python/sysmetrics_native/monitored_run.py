@@ -18,6 +18,11 @@ def announce(run_id: str) -> dict[str, str]:
     return {VARIABLE: f"{run_id}@{_this_machine()}"}
 
 
+def is_announced() -> bool:
+    """Whether any run is named: one may be started here that is monitored from outside."""
+    return VARIABLE in os.environ
+
+
 def is_monitored_outside(run_id: str) -> bool:
     """Whether this process is the command, or one of its descendants, and that is its run."""
     value = os.environ.get(VARIABLE, "")

@@ -152,7 +152,8 @@ class Activation:
 
     def __init__(self) -> None:
         try:
-            if settings.option("enabled"):
+            # In the command of `sysmetrics-native run` MLflow's own must know of it, too.
+            if settings.option("enabled") or monitored_run.is_announced():
                 install()
         except Exception as error:  # noqa: BLE001  # whatever it is, MLflow must be imported
             _logger.warning("MLflow keeps its own system metrics: %s", error)
