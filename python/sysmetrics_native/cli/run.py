@@ -71,7 +71,7 @@ def _complete_command(
     files = CompletionItem(incomplete, type="file")
     if context.params.get("command") or os.sep in incomplete:
         return [files]
-    names = set()
+    names: set[str] = set()
     for folder in os.get_exec_path():
         with contextlib.suppress(OSError):
             names.update(name for name in os.listdir(folder) if name.startswith(incomplete))
