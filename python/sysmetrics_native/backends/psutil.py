@@ -16,7 +16,7 @@ from typing import Any
 from sysmetrics_native.backends import SamplingOptions, next_wait, python_gpus, source_stats
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
-from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.backends.psutil_sources import SOURCES, IncompleteError, Source
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
@@ -46,6 +46,9 @@ class _ActiveSource:
         readings: dict[str, Reading] = {}
         try:
             readings.update(self.source.sample())
+        except IncompleteError as error:
+            readings.update(error.readings)
+            self.errors += 1
         except Exception:  # noqa: BLE001  # whatever psutil raises is an absent value, counted
             self.errors += 1
         cost = time.perf_counter() - before
@@ -54,6 +57,9 @@ class _ActiveSource:
         self.max_cost = max(self.max_cost, cost)
         self.next_tick = (tick // self.divisor + 1) * self.divisor
         return readings
+
+    def close(self) -> None:
+        self.source.close()
 
     def stats(self) -> Mapping[str, int | float]:
         return source_stats(self.calls, self.errors, self.interval, self.total_cost, self.max_cost)
@@ -186,6 +192,9 @@ class PsutilBackend:
                 if stopping:
                     break
         finally:  # nobody waits for ever, whatever went wrong here
+            for active in self._sources.values():
+                if isinstance(active, _ActiveSource):
+                    active.close()
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()
