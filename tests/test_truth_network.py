@@ -170,6 +170,15 @@ LAYERS = {
         ],
         "br0",
     ),
+    "macvlan": (
+        [
+            "ip link add link eth0 name mac0 type macvlan",
+            "ip link set mac0 up",
+            "ip addr add 10.9.0.1/24 dev mac0",
+            PEER_ADDRESS,
+        ],
+        "mac0",
+    ),
     "vlan": (
         [
             "ip link add link eth0 name eth0.5 type vlan id 5",
