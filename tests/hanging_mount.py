@@ -10,10 +10,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 BLOCK_BYTES = 4096
 BLOCKS = 1_000_000
@@ -109,18 +106,3 @@ class HangingMount:
         """Unmount it; who still waits gets an error."""
         self._server.communicate(timeout=30)
         subprocess.run(["umount", "-l", self.path], check=True)
-
-
-@pytest.fixture
-def hanging_mount(tmp_path: Path) -> Iterator[HangingMount]:
-    """Such a mount; skips the test where one cannot be had."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("needs mounts of Linux")
-    try:
-        mount = HangingMount(tmp_path / "server")
-    except OSError as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    try:
-        yield mount
-    finally:
-        mount.close()

@@ -13,11 +13,8 @@ from tests.hanging_mount import (
     AVAILABLE_MEGABYTES,
     USED_MEGABYTES,
     HangingMount,
-    hanging_mount,
 )
 from tests.support import DEFAULT_KEYS, PATIENCE_SECONDS, run_python, threads_named, wait_until
-
-__all__ = ["hanging_mount"]
 
 EXPECTED = [75.0, USED_MEGABYTES, AVAILABLE_MEGABYTES]
 

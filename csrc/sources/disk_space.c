@@ -77,8 +77,9 @@ static int split_paths(disk_state *state, const char *lines)
 }
 
 /*
- * What was local may no longer be. The other way round nobody minds. A thread
- * that cannot be had leaves its path without values, and the others alone.
+ * What was local may no longer be; then a thread is started even in a tick. The
+ * other way round nobody minds. A thread that cannot be had leaves its path
+ * without values, and the others alone.
  */
 static void tell_places_apart(disk_state *state)
 {
