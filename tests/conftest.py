@@ -14,6 +14,7 @@ import pytest
 from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
 from tests.fake_gpus import AMD_SMI, FakeGpus, build
+from tests.hanging_mount import HangingMount
 from tests.procfs_tree import ProcfsTree
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
@@ -139,3 +140,18 @@ def rocm_path(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "lib").symlink_to(build(AMD_SMI))
     return folder
+
+
+@pytest.fixture
+def hanging_mount(tmp_path: Path) -> Iterator[HangingMount]:
+    """Such a mount; skips the test where one cannot be had."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs mounts of Linux")
+    try:
+        mount = HangingMount(tmp_path / "server")
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    try:
+        yield mount
+    finally:
+        mount.close()

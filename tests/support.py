@@ -85,16 +85,21 @@ def busy_processes(count: int) -> Iterator[None]:
             child.communicate()
 
 
-def sampling_threads() -> int:
-    """How many threads of this process sample: Python's, and those that Python does not know."""
-    python = sum(thread.name == "smn-host" for thread in threading.enumerate())
+def threads_named(name: str) -> int:
+    """How many threads of this process: Python's, and those that Python does not know."""
+    python = sum(thread.name == name for thread in threading.enumerate())
     native_ids = {thread.native_id for thread in threading.enumerate()}
     native = 0
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # it has ended just now
             comm = (task / "comm").read_text(encoding="ascii").strip()
-            native += comm == "smn-host" and int(task.name) not in native_ids
+            native += comm == name and int(task.name) not in native_ids
     return python + native
+
+
+def sampling_threads() -> int:
+    """How many threads of this process sample."""
+    return threads_named("smn-host")
 
 
 def open_files() -> int:

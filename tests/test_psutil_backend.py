@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from sysmetrics_native import Sampler, Series, Window
+from sysmetrics_native import Sampler, Series, Window, catalog
 from sysmetrics_native.backends import psutil as backend_module
 from sysmetrics_native.backends import psutil_sources as sources_module
 from tests.support import (
@@ -414,6 +414,54 @@ def test_a_reading_that_hangs_holds_nobody_for_ever(monkeypatch):
     release.set()
     assert sampler.stop(timeout=PATIENCE_SECONDS) is True
     assert sampler.next_window() is not None
+
+
+def disk_threads() -> int:
+    return sum(thread.name == "smn-disk" for thread in threading.enumerate())
+
+
+def test_a_disk_path_that_hangs_is_absent_and_holds_up_nothing(monkeypatch, tmp_path):
+    release = threading.Event()
+    hanging = str(tmp_path)
+    real = psutil.disk_usage
+
+    def hang(path: str) -> Any:
+        if path == hanging:
+            release.wait()
+        return real(path)
+
+    monkeypatch.setattr(psutil, "disk_usage", hang)
+    sampler = Sampler(
+        interval=0.005, backend="psutil", sources="memory,disk_space", disk_paths=["/", hanging]
+    )
+    suffix = catalog.disk_key_suffix(hanging)
+    with sampler:
+        for _ in range(20):
+            window = sampler.next_window(timeout=PATIENCE_SECONDS)
+            assert window is not None
+            assert window["system_memory_usage_percentage"].last is not None
+            assert window["disk_usage_percentage"].last is not None
+            for key in DEFAULT_KEYS["disk_space"]:
+                assert window[key + suffix] == Series()
+        stats = sampler.stats()["sources"]["disk_space"]
+        assert stats["errors"] >= 20
+        assert stats["calls"] >= stats["errors"]
+        release.set()
+        back = f"disk_usage_percentage{suffix}"
+        wait_until(lambda: next(sampler.windows())[back].last is not None, "values")
+        release.clear()
+        wait_until(lambda: next(sampler.windows())[back].last is None, "no values")
+    wait_until(lambda: disk_threads() == 1, "the end of the one that did not hang")
+    release.set()
+    wait_until(lambda: disk_threads() == 0, "the end of the one that hung")
+
+
+def test_threads_of_disk_paths_end_with_their_sampler():
+    sampler = Sampler(interval=0.005, backend="psutil", sources="disk_space")
+    assert disk_threads() == 0
+    with sampler:
+        assert disk_threads() == 1
+    wait_until(lambda: disk_threads() == 0, "the end of the thread")
 
 
 # ---- the thread ---------------------------------------------------------------------------------

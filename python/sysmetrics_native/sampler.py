@@ -35,7 +35,8 @@ class Sampler:
         backend: ``native``, ``psutil`` or ``auto``.
         sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
             or ``-name`` to drop one.
-        disk_paths: mount points for the disk space metrics; the first has the plain keys.
+        disk_paths: mount points for the disk space metrics; the first has the plain keys. One that
+            does not answer, as a network mount whose server is gone, is absent while it hangs.
         network_interfaces: what the rates of the source ``network_rate`` are made of: ``physical``
             (nothing twice, nothing that stays inside), ``all``, or names.
         gpus: which GPUs: ``all``, ``visible`` (what ``CUDA_VISIBLE_DEVICES``,

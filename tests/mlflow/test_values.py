@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import sysmetrics_native
+from tests.bursts import loopback_bursts
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, DEFAULT_NAMES, MEMORY, Logged
 from tests.support import busy_processes, retry
@@ -174,6 +175,31 @@ def test_other_statistics_have_keys_of_their_own(uses_database, uses_backend) ->
     assert mean <= peak
     assert p95 <= peak
     assert run.steps(f"{MEMORY}_max") == run.steps()
+
+
+@pytest.mark.native
+def test_a_burst_is_logged_as_the_maximum(uses_database) -> None:
+    """30 ms of each second; a thousand samples are one metric, and one key more keeps the spike."""
+    sysmetrics_native.configure(
+        backend="native",
+        statistics="mean,max",
+        sources="memory,network_rate",
+        network_interfaces="lo",
+    )
+    key = "network_transmit_megabytes_per_second"
+
+    def check() -> None:
+        mlflow.set_system_metrics_sampling_interval(0.001)
+        mlflow.set_system_metrics_samples_before_logging(1000)
+        with loopback_bursts(), mlflow.start_run(log_system_metrics=True) as run:
+            time.sleep(2.2)
+        logged = Logged(run.info.run_id)
+        means, peaks = logged.values(key)[:2], logged.values(f"{key}_max")[:2]
+        assert len(means) == len(peaks) == 2
+        for mean, peak in zip(means, peaks, strict=True):
+            assert peak >= 10 * mean > 0
+
+    retry(3, check)
 
 
 def test_without_the_mean_there_are_no_plain_keys(uses_database, uses_backend) -> None:

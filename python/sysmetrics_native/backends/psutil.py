@@ -25,7 +25,7 @@ from sysmetrics_native.backends import (
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.governor import Governor, Load
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
-from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.backends.psutil_sources import SOURCES, IncompleteError, Source
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
@@ -59,6 +59,9 @@ class _ActiveSource:
         readings: dict[str, Reading] = {}
         try:
             readings.update(self.source.sample())
+        except IncompleteError as error:
+            readings.update(error.readings)
+            self.errors += 1
         except Exception:  # noqa: BLE001  # whatever psutil raises is an absent value, counted
             self.errors += 1
         self.last_cost = time.thread_time() - before
@@ -67,6 +70,9 @@ class _ActiveSource:
         self.total_cost += self.last_cost
         self.max_cost = max(self.max_cost, self.last_cost)
         return readings
+
+    def close(self) -> None:
+        self.source.close()
 
     def stats(self, window_ticks: int) -> Mapping[str, int | float]:
         return source_stats(
@@ -216,6 +222,9 @@ class PsutilBackend:
                 if stopping:
                     break
         finally:  # nobody waits for ever, whatever went wrong here
+            for active in self._sources.values():
+                if isinstance(active, _ActiveSource):
+                    active.close()
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()

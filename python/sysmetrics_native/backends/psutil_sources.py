@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import psutil
@@ -11,10 +15,12 @@ import psutil
 from sysmetrics_native import catalog
 from sysmetrics_native.backends import SamplingOptions
 from sysmetrics_native.backends.fold import Reading, SeriesSpec
+from sysmetrics_native.threads import Thread
 from sysmetrics_native.window import SeriesInfo
 
 _IS_LINUX = sys.platform.startswith("linux")
 _COUNTER_TURN = 1 << 32
+_DISK_PATIENCE_SECONDS = 0.2
 
 
 class Source(Protocol):
@@ -29,7 +35,22 @@ class Source(Protocol):
         """Seconds; reading it more often tells nothing new."""
 
     def sample(self) -> Mapping[str, Reading]:
-        """What there is this time, by key."""
+        """What there is this time, by key.
+
+        Raises:
+            IncompleteError: a part of it could not be read. Whatever else it raises: nothing could.
+        """
+
+    def close(self) -> None:
+        """End what runs for it. There are no further readings."""
+
+
+class IncompleteError(Exception):
+    """A part of a source could not be read; `readings` has the rest."""
+
+    def __init__(self, readings: Mapping[str, Reading]) -> None:
+        super().__init__("a part of the source could not be read")
+        self.readings = readings
 
 
 def _spec(
@@ -62,6 +83,9 @@ class Cpu:
         self._busy += total - gained["idle"] - gained.get("iowait", 0.0)
         return {"cpu_utilization_percentage": (self._busy, self._total)}
 
+    def close(self) -> None:
+        """Nothing runs for it."""
+
 
 class Memory:
     """`psutil.virtual_memory`."""
@@ -81,15 +105,72 @@ class Memory:
             "system_memory_usage_percentage": used / memory.total * 100.0,
         }
 
+    def close(self) -> None:
+        """Nothing runs for it."""
+
+
+class _DiskPath:
+    """One path, asked on a thread of its own: a dead network mount does not answer for days."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._requests: SimpleQueue[bool] = SimpleQueue()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._is_started = False
+        self._is_asked = False
+        # With the last reference, wherever that is dropped; until then the thread waits.
+        self.close = weakref.finalize(self, self._requests.put, False)
+        self.close.atexit = False
+
+    def ask(self) -> bool:
+        """Ask how much space there is, unless an answer is still due; whether it was not."""
+        if self._is_asked:
+            return False
+        if not self._is_started:
+            thread = Thread("smn-disk", _answer, (self._path, self._requests, self._answers))
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives none now: no answer
+                return False
+            self._is_started = True
+        self._requests.put(True)
+        self._is_asked = True
+        return True
+
+    def take(self, patience: float) -> Any:
+        """What `psutil.disk_usage` returns.
+
+        Raises:
+            OSError: what it raised, or that there is no answer.
+        """
+        try:
+            answer = self._answers.get(timeout=max(0.0, patience))
+        except Empty:
+            raise OSError(errno.ETIMEDOUT, "the path does not answer") from None
+        self._is_asked = False
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _answer(path: str, requests: SimpleQueue[bool], answers: SimpleQueue[Any]) -> None:
+    while requests.get():
+        try:
+            answers.put(psutil.disk_usage(path))
+        except Exception as error:  # noqa: BLE001, PERF203  # for who asked
+            answers.put(error)
+
 
 class DiskSpace:
-    """`psutil.disk_usage` of each path."""
+    """`psutil.disk_usage` of each path; one that does not answer has no values while it hangs."""
 
     min_interval = 1.0
 
     def __init__(self, disk_paths: Sequence[str]) -> None:
         suffixes = ["", *map(catalog.disk_key_suffix, disk_paths[1:])]
-        self._suffix_of = dict(zip(disk_paths, suffixes, strict=True))
+        self._paths = [
+            (_DiskPath(path), suffix) for path, suffix in zip(disk_paths, suffixes, strict=True)
+        ]
         self.specs = [spec for suffix in suffixes for spec in self._specs_with(suffix)]
 
     @staticmethod
@@ -102,21 +183,29 @@ class DiskSpace:
 
     def sample(self) -> Mapping[str, Reading]:
         readings: dict[str, Reading] = {}
-        failure: OSError | None = None
-        for path, suffix in self._suffix_of.items():
+        failures = 0
+        asked = [path.ask() for path, _ in self._paths]
+        deadline = time.monotonic() + _DISK_PATIENCE_SECONDS
+        for (path, suffix), is_new in zip(self._paths, asked, strict=True):
             try:
-                space = psutil.disk_usage(path)
-            except OSError as error:  # a path that is gone hides only its own values
-                failure = error
+                # Waited for once: from then on it is looked whether it has come.
+                space = path.take(deadline - time.monotonic() if is_new else 0.0)
+            except Exception:  # noqa: BLE001  # a path that is gone hides only its own values
+                failures += 1
                 continue
             if space.used + space.free > 0:
                 share = space.used / (space.used + space.free)
                 readings[f"disk_usage_percentage{suffix}"] = share * 100.0
                 readings[f"disk_usage_megabytes{suffix}"] = float(space.used)
                 readings[f"disk_available_megabytes{suffix}"] = float(space.free)
-        if failure is not None and not readings:
-            raise failure
+        if failures:
+            raise IncompleteError(readings)
         return readings
+
+    def close(self) -> None:
+        """End the threads; one that hangs ends when it comes back."""
+        for path, _ in self._paths:
+            path.close()
 
 
 class Network:
@@ -151,6 +240,9 @@ class Network:
             "network_receive_megabytes": float(self._received),
             "network_transmit_megabytes": float(self._sent),
         }
+
+    def close(self) -> None:
+        """Nothing runs for it."""
 
 
 def _increase(before: int, now: int, packets_before: int, packets_now: int) -> int:
