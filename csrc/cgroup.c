@@ -126,8 +126,13 @@ static int take_quota(smn_cursor *text, const char *none, double *quota_us)
 
 int smn_cgroup_parse_cfs_quota(smn_cursor text, double *quota_us)
 {
-    int error = take_quota(&text, "-1", quota_us);
-    return error == 0 && !at_end_of_line(text) ? -EBADMSG : error;
+    double quota;
+    int error = take_quota(&text, "-1", &quota);
+    if (error == 0 && !at_end_of_line(text))
+        error = -EBADMSG;
+    if (error == 0)
+        *quota_us = quota;
+    return error;
 }
 
 int smn_cgroup_parse_cpu_max(smn_cursor text, double *cores)
