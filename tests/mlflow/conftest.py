@@ -117,6 +117,14 @@ def uses_database(database: str) -> str:
     return database
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs_read_what_mlflow_reads() -> None:
+    """The same for programs that several tests look at, which start before any of these."""
+    sources = default_as_in_mlflow("native")
+    if sources != "default":
+        os.environ["SYSMETRICS_NATIVE_SOURCES"] = sources
+
+
 @pytest.fixture(autouse=True)
 def reads_what_mlflow_reads(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
