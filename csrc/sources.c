@@ -11,6 +11,7 @@
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
+    ADD(container)                                                                                 \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
     ADD(disk_io)                                                                                   \

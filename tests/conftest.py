@@ -16,6 +16,7 @@ from sysmetrics_native.backends import is_native_built
 from tests.fake_gpus import AMD_SMI, FakeGpus, build
 from tests.hanging_mount import HangingMount
 from tests.procfs_tree import ProcfsTree
+from tests.support import default_as_in_mlflow
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
 _ONLY_BACKEND = os.environ.get("SYSMETRICS_NATIVE_TEST_BACKEND")
@@ -96,10 +97,21 @@ class MakeSampler(Protocol):
 
 @pytest.fixture
 def make_sampler(backend: str) -> Iterator[MakeSampler]:
-    """Makes samplers, and stops those that a failed test leaves running."""
+    """Makes samplers, and stops those that a failed test leaves running.
+
+    By default they read what MLflow does, whether or not these tests run in a container.
+    """
     samplers = []
 
     def make(**options: Any) -> Sampler:
+        sources = options.get("sources", "default")
+        default = default_as_in_mlflow(backend)
+        if (
+            default != "default"
+            and isinstance(sources, str)
+            and sources.startswith(("default", "-"))
+        ):
+            options["sources"] = f"{sources},-container"
         sampler = Sampler(backend=backend, **options)
         samplers.append(sampler)
         return sampler

@@ -16,7 +16,7 @@ import sysmetrics_native
 from tests.bursts import loopback_bursts
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, DEFAULT_NAMES, MEMORY, Logged
-from tests.support import busy_processes, retry
+from tests.support import busy_processes, default_as_in_mlflow, retry
 
 CPU = "cpu_utilization_percentage"
 
@@ -220,6 +220,7 @@ def test_every_disk_path_has_its_keys(uses_database, uses_backend) -> None:
 
 
 def test_a_source_can_be_left_out(uses_database, uses_backend) -> None:
-    os.environ["SYSMETRICS_NATIVE_SOURCES"] = "-disk_space"
+    sources = default_as_in_mlflow(uses_backend)
+    os.environ["SYSMETRICS_NATIVE_SOURCES"] = f"{sources},-disk_space"
     run, _ = monitored(0.4, 1, lambda: None)
     assert run.metrics() == {key for key in DEFAULT_KEYS if "disk" not in key}
