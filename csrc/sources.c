@@ -13,6 +13,7 @@
     ADD(network)                                                                                   \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
+    ADD(process)                                                                                   \
     ADD(disk_io)                                                                                   \
     ADD(network_rate)                                                                              \
     ADD(rdma)                                                                                      \
