@@ -18,12 +18,13 @@ enum {
 
 typedef struct {
     int pid;
-    int parent;             /* 0: not of this pid namespace */
-    char state;             /* R, S, D, Z … as ps(1) has it */
-    uint64_t own_ticks;     /* utime + stime */
-    uint64_t waited_ticks;  /* cutime + cstime: of ended children that were waited for, with theirs */
+    int parent;         /* 0: not of this pid namespace */
+    char state;         /* R, S, D, Z … as ps(1) has it */
+    uint64_t own_ticks; /* utime + stime */
+    uint64_t
+        waited_ticks; /* cutime + cstime: of ended children that were waited for, with theirs */
     uint64_t threads;
-    uint64_t start_ticks;   /* since boot: with the pid it tells a process from all others */
+    uint64_t start_ticks; /* since boot: with the pid it tells a process from all others */
     uint64_t virtual_bytes;
     uint64_t resident_pages;
 } smn_pid_stat;

@@ -32,13 +32,33 @@ static uint64_t unpaid(const smn_process *process)
     return increase(waited(process), process->owed);
 }
 
-static void owe(smn_process *process, uint64_t ticks)
+/* Whether it is known who waits for it: the parent that it had when it was read is there. */
+static bool has_parent(const smn_process *process, const smn_process *ancestor)
 {
-    if (process != NULL)
-        process->owed += ticks;
+    return ancestor->now.pid == process->now.parent && !ancestor->has_left && !process->is_orphan;
 }
 
-/* What was seen of those that have ended is in the parent's waited_ticks, or will soon be. */
+/*
+ * What was seen of one that has ended is in its parent's waited_ticks, or will
+ * soon be. If that has ended, too, any ancestor may have waited for it: those pay
+ * that have something to pay with.
+ */
+static void owe(smn_process_tree *tree, const smn_process *process, uint64_t ticks)
+{
+    smn_process *nearest = smn_process_tree_ancestor(tree, process);
+    if (nearest == NULL)
+        return;
+    smn_process *holder = has_parent(process, nearest) ? NULL : nearest;
+    for (int i = 0; i < SMN_MOST_GENERATIONS && holder != NULL && ticks > 0; i++) {
+        uint64_t share = unseen(holder) < ticks ? unseen(holder) : ticks;
+        holder->owed += share;
+        ticks -= share;
+        holder = smn_process_tree_ancestor(tree, holder);
+    }
+    nearest->owed += ticks;
+}
+
+/* The same of all that have ended; first those of which it is known who waited for them. */
 static void take_ended(smn_process_tree *tree)
 {
     for (size_t i = 0; i < tree->count; i++) {
@@ -46,26 +66,29 @@ static void take_ended(smn_process_tree *tree)
         process->owed = process->debt;
         process->was_checked = process->has_left = false;
     }
-    for (size_t i = 0; i < tree->count; i++) {
-        const smn_process *process = &tree->processes[i];
-        if (!process->is_there)
-            owe(smn_process_tree_ancestor(tree, process), all_ticks(process) + process->debt);
+    for (int is_known = 1; is_known >= 0; is_known--) {
+        for (size_t i = 0; i < tree->count; i++) {
+            const smn_process *process = &tree->processes[i];
+            const smn_process *ancestor = NULL;
+            if (!process->is_there)
+                ancestor = smn_process_tree_ancestor(tree, process);
+            if (ancestor != NULL && has_parent(process, ancestor) == is_known)
+                owe(tree, process, all_ticks(process) + process->debt);
+        }
     }
 }
 
 /* Whether its ticks may be among those that an ancestor has waited for. */
 static bool may_have_left(smn_process_tree *tree, const smn_process *process)
 {
-    uint64_t ticks = all_ticks(process);
-    for (int i = 0; i < SMN_MOST_GENERATIONS; i++) {
-        const smn_process *holder = smn_process_tree_ancestor(tree, process);
-        if (holder == NULL)
-            return false;
-        if (unseen(holder) > 0 && unseen(holder) + ROUNDED_TICKS >= ticks)
+    const smn_process *holder = smn_process_tree_ancestor(tree, process);
+    bool is_known = holder != NULL && has_parent(process, holder);
+    for (int i = 0; i < SMN_MOST_GENERATIONS && holder != NULL; i++) {
+        if (unseen(holder) > 0 && unseen(holder) + ROUNDED_TICKS >= all_ticks(process))
             return true;
-        if (!holder->has_left) /* if it has, its own parent has waited for all of it */
+        if (is_known)
             return false;
-        process = holder;
+        holder = smn_process_tree_ancestor(tree, holder);
     }
     return false;
 }
@@ -86,7 +109,7 @@ static bool take_leaving(smn_process_tree *tree)
         process->was_checked = true;
         process->has_left = !smn_process_tree_is_there(tree, process);
         if (process->has_left)
-            owe(smn_process_tree_ancestor(tree, process), all_ticks(process));
+            owe(tree, process, all_ticks(process));
         has_any = has_any || process->has_left;
     }
     return has_any;
@@ -138,7 +161,7 @@ void smn_process_cpu_settle(smn_process_cpu *cpu, smn_process_tree *tree)
     for (size_t i = tree->count; i-- > 0;) {
         const smn_process *process = &tree->processes[i];
         if (process->has_left)
-            owe(smn_process_tree_ancestor(tree, process), unpaid(process));
+            owe(tree, process, unpaid(process));
     }
     for (size_t i = 0; i < tree->count; i++) {
         smn_process *process = &tree->processes[i];

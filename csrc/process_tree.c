@@ -83,6 +83,7 @@ static void adopt_orphans(smn_process_tree *tree)
             continue;
         const smn_process *ancestor = smn_process_tree_ancestor(tree, process);
         process->now.parent = ancestor != NULL ? ancestor->now.pid : 0;
+        process->is_orphan = true;
     }
 }
 
@@ -141,10 +142,14 @@ int smn_process_tree_read(smn_process_tree *tree)
         process->waited_before = process->now.waited_ticks;
         process->is_there = error != -ESRCH &&
                             (error != 0 || seen.start_ticks == process->now.start_ticks);
-        if (error == 0 && process->is_there)
+        if (!process->is_there)
+            continue;
+        if (error == 0) {
             process->now = seen;
-        else if (process->is_there && first_error == 0)
+            process->is_orphan = false;
+        } else if (first_error == 0) {
             first_error = error;
+        }
     }
     return first_error;
 }

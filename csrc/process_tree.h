@@ -27,12 +27,13 @@ enum {
 };
 
 typedef struct {
-    smn_pid_stat now;       /* as last seen */
-    uint64_t own_before;    /* ticks at the reading before */
+    smn_pid_stat now;    /* as last seen */
+    uint64_t own_before; /* ticks at the reading before */
     uint64_t waited_before;
-    bool is_new;            /* found by the last search, and not yet read */
-    bool is_there;          /* at the last reading */
-    uint32_t next;          /* in its bucket: index + 1 */
+    bool is_new;    /* found by the last search, and not yet read */
+    bool is_there;  /* at the last reading */
+    bool is_orphan; /* its parent has ended, and it has not been read since */
+    uint32_t next;  /* in its bucket: index + 1 */
     /* Of process_cpu.c: */
     uint64_t owed; /* ticks of ended ones that its waited_ticks will have, or have, in them */
     uint64_t debt; /* the part of `owed` that is from the reading before */
@@ -44,11 +45,11 @@ typedef struct {
     int procfs;
     smn_text_buffer *text;
     const smn_clock *clock;
-    bool is_alone;            /* nobody is searched for */
+    bool is_alone; /* nobody is searched for */
     bool has_children_files;
-    uint64_t due_ns;          /* the next search; not sooner */
-    int search_error;         /* of the last one */
-    smn_process *processes;   /* address space for the most there can be, touched as needed */
+    uint64_t due_ns;        /* the next search; not sooner */
+    int search_error;       /* of the last one */
+    smn_process *processes; /* address space for the most there can be, touched as needed */
     size_t count;
     uint32_t buckets[SMN_PROCESS_BUCKETS]; /* by pid: index + 1 of the first */
 } smn_process_tree;

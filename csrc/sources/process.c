@@ -110,16 +110,19 @@ static int count_files(const process_state *state, int pid, double *count)
 static int sum_up_files(process_state *state, uint64_t now_ns, double *column)
 {
     double count = 0.0;
+    bool is_known = false;
     if (now_ns < state->files_due_ns)
         return 0;
     state->files_due_ns = now_ns + FILES_PERIOD_NS;
     for (size_t i = 0; i < state->tree.count; i++) {
         const smn_process *process = &state->tree.processes[i];
-        int error = is_zombie(process) ? 0 : count_files(state, process->now.pid, &count);
+        int error = is_zombie(process) ? -ESRCH : count_files(state, process->now.pid, &count);
+        is_known = is_known || error == 0;
         if (error != 0 && error != -ENOENT && error != -ESRCH) /* it has not just ended */
             return error;
     }
-    *column = count;
+    if (is_known)
+        *column = count;
     return 0;
 }
 
