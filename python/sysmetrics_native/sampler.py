@@ -34,7 +34,8 @@ class Sampler:
         samples_per_window: ticks that make one window, 1 to 1,000,000.
         backend: ``native``, ``psutil`` or ``auto``.
         sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
-            or ``-name`` to drop one.
+            or ``-name`` to drop one. Given here they are all there is; from elsewhere, MLflow's
+            ``MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS`` adds ``process``.
         disk_paths: mount points for the disk space metrics; the first has the plain keys.
         network_interfaces: what the rates of the source ``network_rate`` are made of: ``physical``
             (nothing twice, nothing that stays inside), ``all``, or names.
@@ -93,12 +94,14 @@ class Sampler:
             "overhead_budget": overhead_budget,
         }
         values = {name: settings.option(name, value) for name, value in arguments.items()}
+        values["sources"] = settings.chosen_sources(sources)
         spelling = {name: settings.spelling(name, value) for name, value in arguments.items()}
         backend_class = choose_backend(values.pop("backend"), spelling["backend"])
         options = SamplingOptions(
             interval=settings.parse_interval("interval", interval),
             samples_per_window=settings.parse_samples("samples_per_window", samples_per_window),
             pid=settings.parse_pid("pid", pid),
+            process_children=settings.mlflow_process_children(),
             spelling=spelling,
             **values,
         )
