@@ -3,8 +3,9 @@
  *
  * The run's process and all its descendants, summed: process_tree.h says who
  * they are, process_cpu.h how their CPU time is added up. One file a process and
- * reading has all of it but the open files. Those are counted once a second:
- * since Linux 6.2 the size of the folder /proc/<pid>/fd is their number.
+ * reading has all of it but the open files: since Linux 6.2 the size of the
+ * folder /proc/<pid>/fd is their number; older kernels have them listed once a
+ * second.
  *
  * A zombie, which is only waiting to be waited for, has its CPU time and nothing
  * else. One that cannot be read, though it is there, makes the sum a lie: then
@@ -46,7 +47,10 @@ enum {
 static const double QUANTUM_SECONDS = 0.09;
 
 /* Once a second; a little less, so that a window of a second has one. */
-static const uint64_t FILES_PERIOD_NS = 900000000;
+static const uint64_t LISTING_PERIOD_NS = 900000000;
+
+/* Memory may be plugged in, or taken back by a hypervisor. */
+static const uint64_t MEMORY_PERIOD_NS = UINT64_C(10000000000);
 
 static const smn_series_spec series[] = {
     {"process_cpu_percentage", "percentage", SMN_RATE, CPU_SECONDS, 0, 100.0, QUANTUM_SECONDS},
@@ -63,9 +67,10 @@ typedef struct {
     smn_procfile meminfo;
     double page_bytes;
     double memory_bytes; /* NaN: not known */
-    int own_pid;         /* by procfs; 0: it does not know us */
-    bool has_counts;     /* the size of a folder of open files may be their number */
-    uint64_t files_due_ns;
+    uint64_t memory_due_ns;
+    int own_pid;     /* by procfs; 0: it does not know us */
+    bool has_counts; /* the size of a folder of open files is their number, so far */
+    uint64_t listing_due_ns;
 } process_state;
 
 static bool is_zombie(const smn_process *process)
@@ -90,7 +95,7 @@ static int list_files(const process_state *state, int pid, const char *path, dou
     return 0;
 }
 
-static int count_files(const process_state *state, int pid, double *count)
+static int count_files(process_state *state, int pid, double *count)
 {
     char path[PATH_BYTES];
     char number[SMN_PATH_NUMBER_BYTES];
@@ -100,20 +105,23 @@ static int count_files(const process_state *state, int pid, double *count)
         return list_files(state, pid, path, count);
     if (fstatat(state->tree.procfs, path, &folder, 0) != 0)
         return -errno;
-    /* Older kernels always say 0; where it is true a list of nothing costs little. */
-    if (folder.st_size == 0)
-        return list_files(state, pid, path, count);
     *count += (double)folder.st_size;
-    return 0;
+    if (folder.st_size > 0)
+        return 0;
+    /* Older kernels always say 0; where it is true a list of nothing costs little. */
+    double before = *count;
+    int error = list_files(state, pid, path, count);
+    state->has_counts = *count <= before;
+    return error;
 }
 
 static int sum_up_files(process_state *state, uint64_t now_ns, double *column)
 {
     double count = 0.0;
     bool is_known = false;
-    if (now_ns < state->files_due_ns)
+    if (!state->has_counts && now_ns < state->listing_due_ns)
         return 0;
-    state->files_due_ns = now_ns + FILES_PERIOD_NS;
+    state->listing_due_ns = now_ns + LISTING_PERIOD_NS;
     for (size_t i = 0; i < state->tree.count; i++) {
         const smn_process *process = &state->tree.processes[i];
         int error = is_zombie(process) ? -ESRCH : count_files(state, process->now.pid, &count);
@@ -183,9 +191,10 @@ static int process_sample(void *opaque, double *columns)
         return error;
     const smn_clock *clock = state->tree.clock;
     uint64_t now_ns = clock->monotonic_ns(clock->context);
-    bool is_due = now_ns >= state->files_due_ns;
-    /* Memory may be plugged in, or taken back by a hypervisor. */
-    error = is_due || isnan(state->memory_bytes) ? read_memory_size(state) : 0;
+    if (isnan(state->memory_bytes) || now_ns >= state->memory_due_ns) {
+        error = read_memory_size(state);
+        state->memory_due_ns = now_ns + MEMORY_PERIOD_NS;
+    }
     sum_up(state, columns);
     int files_error = sum_up_files(state, now_ns, &columns[OPEN_FILES]);
     return error != 0 ? error : files_error;

@@ -94,7 +94,8 @@ class Sampler:
             "overhead_budget": overhead_budget,
         }
         values = {name: settings.option(name, value) for name, value in arguments.items()}
-        values["sources"] = settings.chosen_sources(sources)
+        if sources is None:
+            values["sources"] = settings.chosen_sources()
         spelling = {name: settings.spelling(name, value) for name, value in arguments.items()}
         backend_class = choose_backend(values.pop("backend"), spelling["backend"])
         options = SamplingOptions(

@@ -427,16 +427,13 @@ def mlflow_process_children() -> bool:
     return _mlflow_bool(MLFLOW_PROCESS_CHILDREN, default=True)
 
 
-def chosen_sources(argument: object = None) -> tuple[str, ...]:
+def chosen_sources() -> tuple[str, ...]:
     """The option `sources`, and what MLflow's variable adds to it.
 
-    An argument is all that is wanted: the variable is not looked at then. What is set elsewhere
-    gets `process` in addition, unless that is dropped by name.
+    That is `process`, whatever else is chosen, unless it is dropped by name.
     """
-    names: tuple[str, ...] = option("sources", argument)
-    if argument is not None or not _mlflow_bool(MLFLOW_PROCESS, default=False):
-        return names
-    if f"-{_PROCESS}" in names:
+    names: tuple[str, ...] = option("sources")
+    if f"-{_PROCESS}" in names or not _mlflow_bool(MLFLOW_PROCESS, default=False):
         return names
     if all(name.startswith("-") for name in names):  # these are drops from the default
         names = ("default", *names)
