@@ -20,7 +20,11 @@ static const uint64_t SEARCH_PERIOD_NS = 90000000;
 static const uint64_t SEARCH_SHARE = 100;
 static const uint64_t SEARCH_LONGEST_PERIOD_NS = UINT64_C(10000000000);
 
-/* Where the kernel keeps no lists of children, all processes are asked who their parent is. */
+/*
+ * Where the kernel keeps no lists of children (CONFIG_PROC_CHILDREN), all
+ * processes of the machine are asked who their parent is, once a second at most:
+ * a child is found that much later, and its CPU time is counted then.
+ */
 static const uint64_t WALK_PERIOD_NS = 900000000;
 
 static const size_t PROCESSES_BYTES = SMN_MOST_PROCESSES * sizeof(smn_process);

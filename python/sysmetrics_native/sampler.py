@@ -46,7 +46,8 @@ class Sampler:
         overhead_budget: the share of one core that the sources may take, above 0 and up to 1; where
             they would take more the most expensive ones are read less often.
         pid: the process that the sources ``process`` and ``container`` are about, as `procfs_path`
-            numbers it; 0, and unless given, this one.
+            numbers it; 0, and unless given, this one. ``process`` counts its descendants, too, unless
+            ``MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES`` is false.
         recorder: whether to write every row to a file that outlives this process, which
             `sysmetrics_native.recording` reads: `False`, `True` for the user's own folder of
             recordings, or the path of a file or folder. Where that cannot be done there is a
