@@ -20,6 +20,7 @@ typedef struct {
     bool foreign_procfs;   /* procfs belongs to another view of the machine, e.g. /host/proc */
     smn_text_buffer *text; /* for the readings of kernel files */
     int pid; /* whose processes and container are meant, as procfs numbers it; 0: it does not */
+    bool process_alone;             /* without its descendants */
     const char *disk_paths;         /* one a line */
     const char *network_interfaces; /* "physical", "all", or names, one a line */
     smn_gpus *gpus;                 /* NULL: none */

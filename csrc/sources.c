@@ -14,6 +14,7 @@
     ADD(container)                                                                                 \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
+    ADD(process)                                                                                   \
     ADD(disk_io)                                                                                   \
     ADD(network_rate)                                                                              \
     ADD(rdma)                                                                                      \

@@ -35,6 +35,7 @@ typedef struct {
     /* Of the rates: NULL or "physical", "all", or names, one a line. */
     const char *network_interfaces;
     int pid;                /* whose processes and container are meant; 0: the caller's */
+    int process_alone;      /* 1: the source `process` leaves out the descendants of pid */
     double overhead_budget; /* the share of one core that the sources may take; 0: any */
     smn_gpus *gpus; /* for the sources that read them, or NULL; the sampler keeps them alive */
 } smn_options;

@@ -78,6 +78,7 @@ class NativeBackend:
                 "interval_ns": round(options.interval * _NS_PER_SECOND),
                 "samples_per_window": options.samples_per_window,
                 "pid": options.pid,
+                "process_alone": not options.process_children,
                 "overhead_budget": options.overhead_budget,
                 "gpus": ffi.NULL if self._gpus is None else self._gpus.handle,
                 **kept,

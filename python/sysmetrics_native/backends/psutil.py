@@ -25,7 +25,12 @@ from sysmetrics_native.backends import (
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.governor import Governor, Load
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
-from sysmetrics_native.backends.psutil_sources import SOURCES, IncompleteError, Source
+from sysmetrics_native.backends.psutil_sources import (
+    NOT_BY_DEFAULT,
+    SOURCES,
+    IncompleteError,
+    Source,
+)
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
@@ -87,7 +92,7 @@ class _ActiveSource:
 
 def known_sources() -> dict[str, bool]:
     """Every source of this backend, and whether it is part of `default`."""
-    return {**dict.fromkeys(SOURCES, True), **python_gpus.SOURCES}
+    return {**{name: name not in NOT_BY_DEFAULT for name in SOURCES}, **python_gpus.SOURCES}
 
 
 def _lay_out(specs: Iterable[SeriesSpec]) -> RowLayout:
@@ -159,9 +164,9 @@ class PsutilBackend:
                 options.interval,
             )
         sources: dict[str, _ActiveSource | GpuSource] = {
-            name: _ActiveSource(SOURCES[name](options), options.interval)
+            name: _ActiveSource(source, options.interval)
             for name in names
-            if name in SOURCES
+            if name in SOURCES and (source := SOURCES[name](options)) is not None
         }
         if self._gpu_reader is not None:
             self.gpus = self._gpu_reader.gpus
