@@ -48,6 +48,9 @@ typedef struct {
      * failed, in place of what `sample` does. NULL otherwise.
      */
     void (*stats)(const void *state, smn_source_stats *stats);
+    /* Every series that it may declare, on whatever machine; docs/metrics.md is made of them. */
+    const smn_series_spec *series;
+    int series_count;
 } smn_source;
 
 /* All sources, in the order of the row; ends with NULL. */

@@ -65,14 +65,22 @@ typedef struct {
     uint64_t totals[COUNTERS];
 } disk_io_state;
 
+static const char DISKSTATS[] = "/proc/diskstats; /sys/block tells whole disks";
+
 static const smn_series_spec series[] = {
     {"disk_read_megabytes_per_second", "megabytes per second", SMN_RATE, READ_SECTORS, 0, 512e-6,
-     0.0},
+     0.0, "read from whole disks: each byte once, where it enters the machine", DISKSTATS,
+     "512 · Δsectors read / 1e6 / Δt, summed over disks"},
     {"disk_write_megabytes_per_second", "megabytes per second", SMN_RATE, WRITTEN_SECTORS, 0,
-     512e-6, 0.0},
-    {"disk_read_operations_per_second", "operations per second", SMN_RATE, READS, 0, 1.0, 0.0},
-    {"disk_write_operations_per_second", "operations per second", SMN_RATE, WRITES, 0, 1.0, 0.0},
-    {"disk_busy_percentage", "percentage", SMN_GAUGE, BUSY_PERCENTAGE, 0, 1.0, 0.0},
+     512e-6, 0.0, "written to whole disks", DISKSTATS,
+     "512 · Δsectors written / 1e6 / Δt, summed over disks"},
+    {"disk_read_operations_per_second", "operations per second", SMN_RATE, READS, 0, 1.0, 0.0,
+     "reads that whole disks completed", DISKSTATS, "Δreads / Δt, summed over disks"},
+    {"disk_write_operations_per_second", "operations per second", SMN_RATE, WRITES, 0, 1.0, 0.0,
+     "writes that whole disks completed", DISKSTATS, "Δwrites / Δt, summed over disks"},
+    {"disk_busy_percentage", "percentage", SMN_GAUGE, BUSY_PERCENTAGE, 0, 1.0, 0.0,
+     "share of time in which the busiest disk had something to do", DISKSTATS,
+     "the largest of 100 · Δ(time doing I/O) / Δt, over stretches of 10 ms or more; at most 100"},
 };
 
 /* ---- the file ----------------------------------------------------------- */
@@ -382,4 +390,6 @@ const smn_source smn_source_disk_io = {
     .open = disk_io_open,
     .sample = disk_io_sample,
     .close = disk_io_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };
