@@ -63,9 +63,9 @@ static const smn_series_spec series[COLUMNS] = {
      QUANTUM_SECONDS, "share of time in which every task that was not idle waited for memory",
      "/proc/pressure/memory, full", FORMULA},
     {"pressure_io_some_percentage", "percentage", SMN_RATE, IO_SOME, 0, PERCENTAGE, QUANTUM_SECONDS,
-     "share of time in which some task waited for a disk", "/proc/pressure/io, some", FORMULA},
+     "share of time in which some task waited for I/O", "/proc/pressure/io, some", FORMULA},
     {"pressure_io_full_percentage", "percentage", SMN_RATE, IO_FULL, 0, PERCENTAGE, QUANTUM_SECONDS,
-     "share of time in which every task that was not idle waited for a disk",
+     "share of time in which every task that was not idle waited for I/O",
      "/proc/pressure/io, full", FORMULA},
 };
 
