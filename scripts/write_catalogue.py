@@ -55,8 +55,8 @@ calls in a C loop that parses nothing, taken in turns with it. Most of a cost is
 needs to make its file; another kernel's, or a larger machine's, may be several times as much.
 `stats()` tells what it is on yours.
 
-How costs grow; on generated trees, whose files cost the kernel nothing to make, unless said
-otherwise:
+How costs grow, on generated trees, whose files cost the kernel nothing to make; processes are real
+ones:
 """
 
 FINE_ENOUGH = 10.0
