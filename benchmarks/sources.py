@@ -68,6 +68,7 @@ class Place(NamedTuple):
 
 # ---- the same system calls ----------------------------------------------------------------------
 
+_MOST_GROUP_FILE_BYTES = 16384
 _SELDOM = 0.9
 """Seconds between two readings of what sources read about once a second."""
 
@@ -116,6 +117,16 @@ def energy(place: Place) -> list[str]:
     return reads + [read("once", path, 32, _SELDOM) for path in sensors]
 
 
+def container(place: Place) -> list[str]:
+    """The files of a group of version 2: its limits, which may change, then what is used."""
+    names = ("cpu.max", "memory.max", "cpu.stat", "memory.current", "memory.stat", "memory.events")
+    return [
+        read("start", path, _MOST_GROUP_FILE_BYTES)
+        for name in names
+        for path in files(place.sysfs, f"fs/cgroup/job/{name}")
+    ]
+
+
 def process(place: Place) -> list[str]:
     """Of each member what it says of itself, and its children; seldom its open files."""
     root = place.procfs
@@ -140,6 +151,7 @@ READS: Mapping[str, Callable[[Place], Sequence[str]]] = {
     "pressure": lambda place: whole(place.procfs, "pressure/cpu", "pressure/memory", "pressure/io"),
     "energy": energy,
     "process": process,
+    "container": container,
 }
 """What each source asks the kernel at each reading; looking for devices anew comes seldom."""
 
@@ -274,6 +286,8 @@ def generated(folder: Path) -> Place:
     tree = MachineTree(folder / "machine")
     tree.add_rdma(ADAPTERS)
     tree.add_energy(PACKAGES, CORES)
+    tree.add_memory()
+    tree.add_container()
     return Place(str(tree.procfs), str(tree.sysfs))
 
 

@@ -42,7 +42,7 @@ class MachineTree:
     def add_memory(self) -> None:
         """``meminfo`` and ``vmstat``, of which only what is read is true to the kernel."""
         keys = ("MemTotal", "MemFree", "MemAvailable", "SwapTotal", "SwapFree", "Dirty")
-        text = "".join(f"{key}: {100_000 - 10_000 * i} kB\n" for i, key in enumerate(keys))
+        text = "".join(f"{key}: {16_777_216 - 1_000_000 * i} kB\n" for i, key in enumerate(keys))
         _write(self.procfs / "meminfo", text)
         _write(self.procfs / "vmstat", "pgfault 5042700\npgmajfault 50427\n")
 
@@ -89,3 +89,21 @@ class MachineTree:
             _write(sensors / "name", "coretemp\n")
             for core in range(cores):
                 _write(sensors / f"temp{core + 1}_input", f"{40000 + 1000 * (core % 20)}\n")
+
+    def add_container(self) -> None:
+        """A control group with limits that this process is in."""
+        _write(self.procfs / f"{os.getpid()}/cgroup", "0::/job\n")
+        _write(self.sysfs / "fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n")
+        texts = {
+            "cpu.max": "200000 100000\n",
+            "cpu.stat": "usage_usec 4711000\nuser_usec 4000000\nsystem_usec 711000\n"
+            "nr_periods 120\nnr_throttled 30\nthrottled_usec 812000\n",
+            "memory.max": "8589934592\n",
+            "memory.current": "2147483648\n",
+            "memory.stat": "".join(f"field_{i} {4096 * i}\n" for i in range(40))
+            + "inactive_file 1073741824\n",
+            "memory.events": "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n",
+        }
+        for name, text in texts.items():
+            _write(self.sysfs / "fs/cgroup/job" / name, text)
+        _write(self.sysfs / "devices/system/cpu/online", "0-7\n")

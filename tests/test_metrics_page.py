@@ -73,6 +73,7 @@ def test_every_series_of_a_big_machine_is_on_the_page(tmp_path):
     tree.add_rdma(8)
     tree.add_pressure()
     tree.add_energy(2, 112)
+    tree.add_container()
     big = Sampler(
         backend="native",
         sources="all",

@@ -70,7 +70,9 @@ def run(options: dict[str, Any], rate: float, seconds: float, samples: int) -> d
 def main(backend: str, sources: str, *arguments: str) -> None:
     """Answers until its input ends."""
     options: dict[str, Any] = {"backend": backend, "sources": sources}
-    options.update(argument.split("=", 1) for argument in arguments)
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        options[name] = value
     if "pid" in options:
         options["pid"] = int(options["pid"])
     for line in sys.stdin:
