@@ -49,11 +49,11 @@ COST_INTRODUCTION = """\
 ## Cost
 
 Measured on {date} by `make bench ARGS='--only sources'`, on a machine of {machine}. A cost is the
-CPU time of one reading in a sampler that has this source alone, waking as often as the source is
-read in real use, so that caches are as cold as they are there. “Bare reads” are the same system
-calls in a C loop that parses nothing, taken in turns with it. Most of a cost is what the kernel
-needs to make its file; another kernel's, or a larger machine's, may be several times as much.
-`stats()` tells what it is on yours.
+CPU time of one reading in a sampler that has this source alone and wakes 10 to 100 times a second,
+as the source is read in real use, so that caches are as cold as they are there. “Bare reads” are
+the same system calls in a C loop that parses nothing, taken in turns with it. Most of a cost is
+what the kernel needs to make its file; another kernel's, or a larger machine's, may be several
+times as much. `stats()` tells what it is on yours.
 
 How costs grow, on generated trees, whose files cost the kernel nothing to make; processes are real
 ones:
@@ -120,10 +120,9 @@ def number(value: float) -> str:
 
 def growth(costs: dict[str, Any]) -> Iterator[str]:
     """The table of how costs grow."""
-    rows = [
-        [f"`{line['source']}`", line["what"], number(line["microseconds"])]
-        for line in costs["growth"]
-    ]
+    sources = list(native.known_sources())
+    lines = sorted(costs["growth"], key=lambda line: sources.index(line["source"]))
+    rows = [[f"`{line['source']}`", line["what"], number(line["microseconds"])] for line in lines]
     return table(("source", "with", "µs"), rows)
 
 
