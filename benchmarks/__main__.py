@@ -62,7 +62,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=positive, help=f"alternating rounds (default {USUAL_ROUNDS}, quick 1)"
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, about 1.5 minutes")
+    parser.add_argument("--quick", action="store_true", help="one short round, about 2.5 minutes")
     parser.add_argument(
         "--only", nargs="+", choices=MEASURES, metavar="NAME", help=f"some of: {names}"
     )
