@@ -31,6 +31,12 @@ static int64_t system_wall_ns(void *context)
     return (int64_t)read_clock(CLOCK_REALTIME);
 }
 
+static uint64_t system_cpu_ns(void *context)
+{
+    (void)context;
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
 static void system_sleep_until(void *context, _Atomic uint32_t *flag, uint64_t deadline_ns)
 {
     (void)context;
@@ -41,6 +47,7 @@ static void system_sleep_until(void *context, _Atomic uint32_t *flag, uint64_t d
 const smn_clock smn_system_clock = {
     .monotonic_ns = system_monotonic_ns,
     .wall_ns = system_wall_ns,
+    .cpu_ns = system_cpu_ns,
     .sleep_until = system_sleep_until,
 };
 

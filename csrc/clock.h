@@ -10,6 +10,7 @@
 typedef struct {
     uint64_t (*monotonic_ns)(void *context); /* never steps; stands still in suspend */
     int64_t (*wall_ns)(void *context);       /* Unix time; may step either way */
+    uint64_t (*cpu_ns)(void *context);       /* what the calling thread has used of a CPU */
     /* Returns at the deadline, or sooner when *flag is no longer 0 and was woken. */
     void (*sleep_until)(void *context, _Atomic uint32_t *flag, uint64_t deadline_ns);
     void *context;

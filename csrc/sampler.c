@@ -15,7 +15,7 @@
 #include "gpu/monitor.h"
 #include "recorder.h"
 #include "row_ring.h"
-#include "source.h"
+#include "source_set.h"
 #include "thread.h"
 #include "window.h"
 #include "window_queue.h"
@@ -34,19 +34,6 @@ static const int64_t GPU_PATIENCE_NS = 200000000;
 
 static const char THREAD_NAME[] = "smn-host";
 
-/* A source at work. Statistics are written by the sampling thread, read by anybody. */
-typedef struct {
-    const smn_source *source;
-    void *state;
-    int first_column;
-    uint64_t divisor;   /* sampled every so many ticks … */
-    uint64_t next_tick; /* … which is next this one; the thread's own */
-    _Atomic uint64_t calls;
-    _Atomic uint64_t errors;
-    _Atomic uint64_t total_cost_ns;
-    _Atomic uint64_t max_cost_ns;
-} active_source;
-
 struct smn_sampler {
     /* Set by create, constant from then on. */
     smn_clock clock;
@@ -58,10 +45,9 @@ struct smn_sampler {
     smn_text_buffer text; /* the sampling thread's alone while it runs */
     smn_environment environment;
     smn_schema schema;
-    active_source *sources;
-    int source_count;
 
-    /* The sampling thread's alone while it runs. */
+    /* The sampling thread's alone while it runs, but for what statistics are taken from. */
+    smn_source_set sources;
     double *columns;
     smn_recorder recorder;
     smn_open_window window;
@@ -97,35 +83,11 @@ static void count_up(_Atomic uint64_t *counter, uint64_t by)
     atomic_store_explicit(counter, value + by, memory_order_relaxed);
 }
 
-static void count_cost(active_source *active, uint64_t cost_ns, int error)
-{
-    count_up(&active->calls, 1);
-    count_up(&active->total_cost_ns, cost_ns);
-    if (error != 0)
-        count_up(&active->errors, 1);
-    if (cost_ns > atomic_load_explicit(&active->max_cost_ns, memory_order_relaxed))
-        atomic_store_explicit(&active->max_cost_ns, cost_ns, memory_order_relaxed);
-}
-
-/*
- * Every source is read at the last tick of a window, whatever its divisor: a
- * window must not lack a value only because it is shorter than the divisor.
- */
-static void sample_sources(smn_sampler *sampler, uint64_t tick, bool all)
+static void read_sources(smn_sampler *sampler, uint64_t tick, smn_tick_place place)
 {
     for (int i = 0; i < sampler->schema.columns; i++)
         sampler->columns[i] = NAN;
-    uint64_t before = sampler->clock.monotonic_ns(sampler->clock.context);
-    for (int i = 0; i < sampler->source_count; i++) {
-        active_source *active = &sampler->sources[i];
-        if (!all && tick < active->next_tick)
-            continue;
-        int error = active->source->sample(active->state, sampler->columns + active->first_column);
-        uint64_t after = sampler->clock.monotonic_ns(sampler->clock.context);
-        count_cost(active, after - before, error);
-        before = after;
-        active->next_tick = (tick / active->divisor + 1) * active->divisor;
-    }
+    smn_source_set_read(&sampler->sources, tick, place, sampler->columns);
 }
 
 static uint64_t tick_at(const smn_sampler *sampler, uint64_t now_ns)
@@ -156,13 +118,15 @@ static void take_tick(smn_sampler *sampler, bool last)
     uint64_t now_ns = sampler->clock.monotonic_ns(sampler->clock.context);
     smn_row_time time = time_of_row(sampler, now_ns);
     bool closes = time.tick >= sampler->window_end_tick;
-    sample_sources(sampler, time.tick, closes || last);
+    smn_tick_place place = closes ? SMN_TICK_CLOSES : SMN_TICK_WITHIN;
+    read_sources(sampler, time.tick, last ? SMN_TICK_LAST : place);
     smn_row_ring_append(&sampler->rows, &time, sampler->columns);
     smn_recorder_append(&sampler->recorder, &time, sampler->columns);
     smn_open_window_add(&sampler->window, &time, sampler->columns);
     count_up(&sampler->ticks, 1);
     if (closes || last)
         close_window(sampler, &time, !closes);
+    smn_source_set_govern(&sampler->sources, time.tick, now_ns);
 }
 
 /* The reading that counters start from: row 0, part of no window. */
@@ -170,7 +134,9 @@ static void take_first_reading(smn_sampler *sampler)
 {
     sampler->start.monotonic_ns = sampler->clock.monotonic_ns(sampler->clock.context);
     sampler->start = time_of_row(sampler, sampler->start.monotonic_ns);
-    sample_sources(sampler, 0, true);
+    for (int i = 0; i < sampler->schema.columns; i++)
+        sampler->columns[i] = NAN;
+    smn_source_set_read_first(&sampler->sources, sampler->columns, sampler->start.monotonic_ns);
     smn_row_ring_append(&sampler->rows, &sampler->start, sampler->columns);
     smn_open_window_start(&sampler->window, &sampler->start, sampler->columns);
     sampler->window_end_tick = sampler->samples_per_window;
@@ -234,6 +200,7 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     int self = own_pid(environment->procfs);
     environment->foreign_procfs = self != (int)getpid();
     environment->pid = options->pid != 0 ? options->pid : self;
+    environment->process_alone = options->process_alone != 0;
     environment->text = &sampler->text;
     environment->clock = &sampler->clock;
     environment->gpus = options->gpus != NULL ? smn_gpus_retain(options->gpus) : NULL;
@@ -247,55 +214,15 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     return 0;
 }
 
-static const smn_source *find_source(const char *name, size_t length)
+static int open_sources(smn_sampler *sampler, const smn_options *options, char *error)
 {
-    for (const smn_source *const *source = smn_sources; *source != NULL; source++) {
-        if (strlen((*source)->name) == length && memcmp((*source)->name, name, length) == 0)
-            return *source;
-    }
-    return NULL;
-}
-
-/* Every how many ticks something is read that must not be read more often. */
-static uint64_t divisor_of(const smn_sampler *sampler, uint64_t min_interval_ns)
-{
-    uint64_t ticks = (min_interval_ns + sampler->interval_ns - 1) / sampler->interval_ns;
-    return ticks > 0 ? ticks : 1;
-}
-
-static int open_source(smn_sampler *sampler, const smn_source *source)
-{
-    active_source *active = &sampler->sources[sampler->source_count];
-    smn_schema_begin_source(&sampler->schema, source->name);
-    active->source = source;
-    active->first_column = sampler->schema.columns;
-    active->divisor = divisor_of(sampler, source->min_interval_ns);
-    int error = source->open(&sampler->environment, &sampler->schema, &active->state);
-    if (error == -ENODATA)
-        return 0; /* the machine has no such thing */
-    if (error == 0)
-        sampler->source_count++;
-    return error;
-}
-
-static int open_sources(smn_sampler *sampler, const char *names, char *error)
-{
-    sampler->sources = calloc((size_t)smn_source_count(), sizeof *sampler->sources);
-    if (sampler->sources == NULL)
-        return fail(error, -ENOMEM, "sources", names);
-    for (const char *name = names; *name != '\0';) {
-        size_t length = strcspn(name, ",");
-        const smn_source *source = find_source(name, length);
-        int code = -EINVAL;
-        if (source != NULL && sampler->source_count < smn_source_count())
-            code = open_source(sampler, source);
-        if (code != 0)
-            return fail(error, code, "sources", name);
-        name += length + (name[length] == ',');
-    }
-    if (sampler->source_count == 0)
-        return fail(error, -ENODATA, "sources", names);
-    return 0;
+    const char *wrong;
+    smn_governor governor;
+    smn_governor_init(&governor, options->overhead_budget, options->interval_ns,
+                      options->samples_per_window);
+    int code = smn_source_set_open(&sampler->sources, options->sources, &sampler->environment,
+                                   &governor, &sampler->schema, &wrong);
+    return code != 0 ? fail(error, code, "sources", wrong) : 0;
 }
 
 static uint64_t rows_to_keep(const smn_sampler *sampler)
@@ -325,9 +252,7 @@ static int lay_out(smn_sampler *sampler)
 
 static void release(smn_sampler *sampler)
 {
-    for (int i = 0; i < sampler->source_count; i++)
-        sampler->sources[i].source->close(sampler->sources[i].state);
-    free(sampler->sources);
+    smn_source_set_release(&sampler->sources);
     free(sampler->columns);
     free(sampler->closed);
     smn_open_window_release(&sampler->window);
@@ -365,7 +290,7 @@ int smn_sampler_create_with_clock(const smn_options *options, const smn_clock *c
     if (code == 0)
         code = open_environment(sampler, options, error);
     if (code == 0)
-        code = open_sources(sampler, options->sources, error);
+        code = open_sources(sampler, options, error);
     if (code == 0 && (code = lay_out(sampler)) != 0)
         fail(error, code, "samples_per_window", "no address space for its rows");
     if (code != 0) {
@@ -396,7 +321,8 @@ int smn_sampler_record(smn_sampler *sampler, int fd, uint64_t data_offset, uint6
 /* The multiple of the interval at which the GPUs' sources are sampled. */
 static uint64_t gpu_period_ns(const smn_sampler *sampler)
 {
-    return divisor_of(sampler, SMN_GPU_SHORTEST_PERIOD_NS) * sampler->interval_ns;
+    uint64_t interval_ns = sampler->interval_ns;
+    return (SMN_GPU_SHORTEST_PERIOD_NS + interval_ns - 1) / interval_ns * interval_ns;
 }
 
 int smn_sampler_start(smn_sampler *sampler)
@@ -543,28 +469,17 @@ int smn_sampler_counters(const smn_sampler *sampler, smn_counters *counters)
     counters->recorded_rows = atomic_load_explicit(&recorder->rows, memory_order_relaxed);
     counters->record_errors = atomic_load_explicit(&recorder->errors, memory_order_relaxed);
     counters->last_record_error = atomic_load_explicit(&recorder->last_error, memory_order_relaxed);
+    counters->slowed_sources = atomic_load_explicit(&sampler->sources.slowed, memory_order_relaxed);
+    counters->overhead_share = atomic_load_explicit(&sampler->sources.share, memory_order_relaxed);
     return 0;
 }
 
 int smn_sampler_sources(const smn_sampler *sampler)
 {
-    return sampler->source_count;
+    return sampler->sources.count;
 }
 
 int smn_sampler_source_stats(const smn_sampler *sampler, int index, smn_source_stats *stats)
 {
-    if (index < 0 || index >= sampler->source_count)
-        return -EINVAL;
-    const active_source *active = &sampler->sources[index];
-    *stats = (smn_source_stats){
-        .name = active->source->name,
-        .calls = atomic_load_explicit(&active->calls, memory_order_relaxed),
-        .errors = atomic_load_explicit(&active->errors, memory_order_relaxed),
-        .interval_ns = active->divisor * sampler->interval_ns,
-        .total_cost_ns = atomic_load_explicit(&active->total_cost_ns, memory_order_relaxed),
-        .max_cost_ns = atomic_load_explicit(&active->max_cost_ns, memory_order_relaxed),
-    };
-    if (active->source->stats != NULL)
-        active->source->stats(active->state, stats);
-    return 0;
+    return smn_source_set_stats(&sampler->sources, index, stats);
 }

@@ -13,8 +13,10 @@
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
+    ADD(container)                                                                                 \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
+    ADD(process)                                                                                   \
     ADD(disk_io)                                                                                   \
     ADD(network_rate)                                                                              \
     ADD(rdma)                                                                                      \

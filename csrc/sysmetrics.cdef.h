@@ -35,6 +35,7 @@ typedef struct {
     /* Of the rates: NULL or "physical", "all", or names, one a line. */
     const char *network_interfaces;
     int pid;                /* whose processes and container are meant; 0: the caller's */
+    int process_alone;      /* 1: the source `process` leaves out the descendants of pid */
     double overhead_budget; /* the share of one core that the sources may take; 0: any */
     smn_gpus *gpus; /* for the sources that read them, or NULL; the sampler keeps them alive */
 } smn_options;
@@ -76,14 +77,18 @@ typedef struct {
     uint64_t recorded_rows;
     uint64_t record_errors; /* rows that could not be recorded */
     int last_record_error;  /* why the last of them could not: a negative errno, or 0 */
+    int slowed_sources;     /* that are read less often than they would be, for overhead_budget */
+    double
+        overhead_share; /* of one core, that the sources took in the last second; NaN: not known */
 } smn_counters;
 
 typedef struct {
     const char *name;
     uint64_t calls;
-    uint64_t errors; /* calls that failed, each an absent value */
-    uint64_t interval_ns;
-    uint64_t total_cost_ns;
+    uint64_t errors;      /* calls that failed, each an absent value */
+    uint64_t interval_ns; /* how far apart its readings are; at windows' ends there are more */
+    uint64_t usual_interval_ns; /* the same without overhead_budget */
+    uint64_t total_cost_ns;     /* CPU time of the thread that makes the calls */
     uint64_t max_cost_ns;
 } smn_source_stats;
 

@@ -14,7 +14,9 @@ import pytest
 from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
 from tests.fake_gpus import AMD_SMI, FakeGpus, build
+from tests.hanging_mount import HangingMount
 from tests.procfs_tree import ProcfsTree
+from tests.support import default_as_in_mlflow
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
 _ONLY_BACKEND = os.environ.get("SYSMETRICS_NATIVE_TEST_BACKEND")
@@ -95,10 +97,21 @@ class MakeSampler(Protocol):
 
 @pytest.fixture
 def make_sampler(backend: str) -> Iterator[MakeSampler]:
-    """Makes samplers, and stops those that a failed test leaves running."""
+    """Makes samplers, and stops those that a failed test leaves running.
+
+    By default they read what MLflow does, whether or not these tests run in a container.
+    """
     samplers = []
 
     def make(**options: Any) -> Sampler:
+        sources = options.get("sources", "default")
+        default = default_as_in_mlflow(backend)
+        if (
+            default != "default"
+            and isinstance(sources, str)
+            and sources.startswith(("default", "-"))
+        ):
+            options["sources"] = f"{sources},-container"
         sampler = Sampler(backend=backend, **options)
         samplers.append(sampler)
         return sampler
@@ -139,3 +152,18 @@ def rocm_path(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "lib").symlink_to(build(AMD_SMI))
     return folder
+
+
+@pytest.fixture
+def hanging_mount(tmp_path: Path) -> Iterator[HangingMount]:
+    """Such a mount; skips the test where one cannot be had."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs mounts of Linux")
+    try:
+        mount = HangingMount(tmp_path / "server")
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    try:
+        yield mount
+    finally:
+        mount.close()

@@ -489,11 +489,22 @@ def test_stats_say_what_happened(make_sampler):
     sampler = make_sampler(interval=0.01, samples_per_window=5)
     fresh = sampler.stats()
     assert (fresh["ticks"], fresh["missed"], fresh["merged_windows"]) == (0, 0, 0)
+    assert fresh["overhead"] == {"budget": 0.05, "share": None}
     with sampler:
         windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 4))
     windows += drain(sampler)
     stats = sampler.stats()
-    assert set(stats) == {"ticks", "missed", "merged_windows", "sources", "recorder"}
+    if (share := stats["overhead"]["share"]) is not None:  # it took a second
+        assert 0 < share < 1
+    assert stats["overhead"]["budget"] == 0.05
+    assert set(stats) == {
+        "ticks",
+        "missed",
+        "merged_windows",
+        "overhead",
+        "sources",
+        "recorder",
+    }
     assert stats["recorder"] is None
     assert stats["ticks"] == sum(window.samples for window in windows)
     assert stats["missed"] == sum(window.missed for window in windows)
@@ -504,6 +515,7 @@ def test_stats_say_what_happened(make_sampler):
             "calls",
             "errors",
             "interval_seconds",
+            "usual_interval_seconds",
             "mean_cost_seconds",
             "max_cost_seconds",
         ]

@@ -2,7 +2,7 @@
 
 READER is `native` (our thread `smn-gpu`), `pynvml` (the four calls that MLflow makes for a device,
 through NVIDIA's bindings) or `mlflow` (MLflow's own GPUMonitor). Prints, of one round of all
-devices, the time that reading takes and the CPU time of the thread, its waking up included.
+devices, the CPU time that reading takes and the CPU time of the thread, its waking up included.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def in_python(read: Callable[[], object], rate: float, seconds: float) -> Found:
             time.sleep(max(0.0, start + number / rate - time.monotonic()))
             if rounds == 0:
                 reading, cpu = 0.0, time.thread_time()
-            before = time.perf_counter()
+            before = time.thread_time()
             read()
-            reading += time.perf_counter() - before
+            reading += time.thread_time() - before
             rounds += 1
         found.append((reading, time.thread_time() - cpu, rounds))
 

@@ -80,6 +80,7 @@ struct smn_gpus {
     _Atomic uint32_t is_half_gone; /* the thread has ended, or the last user has left it alone */
     smn_gpu_activity activity;
     group_counters counters[SMN_GPU_GROUPS];
+    _Atomic uint64_t apart_ns[SMN_GPU_GROUPS]; /* as the sampling thread wants it */
     smn_gpu_messages messages;
 
     _Atomic uint64_t said_stall_ns; /* of those who take messages */
@@ -158,13 +159,15 @@ static void count_up(_Atomic uint64_t *counter, uint64_t by)
     atomic_store_explicit(counter, value + by, memory_order_relaxed);
 }
 
-static void count_round(smn_gpus *gpus, const smn_gpu_round *round)
+/* What calls took is measured call by call, what they took of a CPU once a round: a clock costs. */
+static void count_round(smn_gpus *gpus, const smn_gpu_round *round, double cpu_share)
 {
     for (int g = 0; g < SMN_GPU_GROUPS; g++) {
         group_counters *counters = &gpus->counters[g];
         uint64_t cost_ns = round->cost_ns[g];
         if (cost_ns == 0)
             continue; /* no call of the group was due */
+        cost_ns = (uint64_t)((double)cost_ns * cpu_share);
         count_up(&counters->rounds, 1);
         count_up(&counters->errors, round->errors[g]);
         count_up(&counters->total_cost_ns, cost_ns);
@@ -176,14 +179,16 @@ static void count_round(smn_gpus *gpus, const smn_gpu_round *round)
 static void read_devices(smn_gpus *gpus, smn_gpu_round *round)
 {
     uint64_t before_ns = now_ns();
+    uint64_t cpu_before_ns = smn_system_clock.cpu_ns(NULL);
     for (int i = 0; i < gpus->device_count; i++) {
         if (!gpus->devices[i].is_dropped)
             smn_gpu_device_read(&gpus->devices[i], round);
     }
+    uint64_t cpu_ns = smn_system_clock.cpu_ns(NULL) - cpu_before_ns;
     uint64_t cost_ns = now_ns() - before_ns;
     gpus->usual_cost_ns += cost_ns / 4;
     gpus->usual_cost_ns -= gpus->usual_cost_ns / 4;
-    count_round(gpus, round);
+    count_round(gpus, round, cpu_ns < cost_ns ? (double)cpu_ns / (double)cost_ns : 1.0);
 }
 
 static void read_everything(smn_gpus *gpus)
@@ -193,6 +198,17 @@ static void read_everything(smn_gpus *gpus)
                                       [SMN_GPU_PER_WINDOW] = true,
                                       [SMN_GPU_PER_SPAN] = true}};
     read_devices(gpus, &round);
+}
+
+/* A step as it is, or the multiple of it that is as long as the sampling thread wants it. */
+static uint64_t stretched(const smn_gpus *gpus, uint64_t step_ns)
+{
+    uint64_t apart_ns = 0;
+    for (int g = 0; g < SMN_GPU_GROUPS; g++) {
+        uint64_t wanted_ns = atomic_load_explicit(&gpus->apart_ns[g], memory_order_relaxed);
+        apart_ns = wanted_ns > apart_ns ? wanted_ns : apart_ns;
+    }
+    return apart_ns <= step_ns ? step_ns : (apart_ns + step_ns - 1) / step_ns * step_ns;
 }
 
 static uint64_t next_multiple(const smn_gpus *gpus, uint64_t step_ns, uint64_t after_ns)
@@ -212,11 +228,10 @@ static uint64_t lead_ns(const smn_gpus *gpus)
 }
 
 /* Windows shorter than the period cannot each have a reading; then each reading ends one. */
-static void run_round(smn_gpus *gpus, uint64_t target_ns)
+static void run_round(smn_gpus *gpus, uint64_t target_ns, uint64_t period_ns, uint64_t window_ns)
 {
-    bool is_period = (target_ns - gpus->start_ns) % gpus->period_ns == 0;
-    bool is_window = gpus->window_ns < gpus->period_ns ||
-                     (target_ns - gpus->start_ns) % gpus->window_ns == 0;
+    bool is_period = (target_ns - gpus->start_ns) % period_ns == 0;
+    bool is_window = window_ns < period_ns || (target_ns - gpus->start_ns) % window_ns == 0;
     bool is_slow = is_period && target_ns >= gpus->next_slow_ns;
     bool is_span = is_window || target_ns >= gpus->next_span_ns;
     smn_gpu_round round = {.is_due = {[SMN_GPU_FAST] = is_period,
@@ -237,15 +252,17 @@ static void wait_and_read(smn_gpus *gpus)
     uint64_t after_ns = now_ns() + lead;
     if (after_ns < gpus->last_target_ns)
         after_ns = gpus->last_target_ns;
-    uint64_t target_ns = next_multiple(gpus, gpus->period_ns, after_ns);
-    uint64_t window_end_ns = next_multiple(gpus, gpus->window_ns, after_ns);
-    if (gpus->window_ns >= gpus->period_ns && window_end_ns < target_ns)
+    uint64_t period_ns = stretched(gpus, gpus->period_ns);
+    uint64_t window_ns = stretched(gpus, gpus->window_ns);
+    uint64_t target_ns = next_multiple(gpus, period_ns, after_ns);
+    uint64_t window_end_ns = next_multiple(gpus, window_ns, after_ns);
+    if (window_ns >= period_ns && window_end_ns < target_ns)
         target_ns = window_end_ns;
     while (atomic_load(&gpus->asked) == RUN) {
         if (smn_futex_wait(&gpus->asked, RUN, target_ns - lead) != -ETIMEDOUT)
             continue;
         gpus->last_target_ns = target_ns;
-        run_round(gpus, target_ns);
+        run_round(gpus, target_ns, period_ns, window_ns);
         return;
     }
 }
@@ -352,6 +369,11 @@ void smn_gpus_run(smn_gpus *gpus, uint64_t start_ns, uint64_t period_ns, uint64_
     gpus->next_slow_ns = start_ns + NS_PER_SECOND;
     gpus->next_span_ns = start_ns + NS_PER_SECOND / 2;
     ask(gpus, RUN);
+}
+
+void smn_gpus_slow_down(smn_gpus *gpus, smn_gpu_group group, uint64_t apart_ns)
+{
+    atomic_store_explicit(&gpus->apart_ns[group], apart_ns, memory_order_relaxed);
 }
 
 int smn_gpus_take_last(smn_gpus *gpus, int64_t timeout_ns)

@@ -37,6 +37,12 @@ int smn_gpus_take_first(smn_gpus *gpus, int64_t timeout_ns);
  */
 void smn_gpus_run(smn_gpus *gpus, uint64_t start_ns, uint64_t period_ns, uint64_t window_ns);
 
+/*
+ * From now on readings are at least so far apart, if any group wants it; 0: as
+ * usual. Those that a window's end has come at the end of every so many-th one.
+ */
+void smn_gpus_slow_down(smn_gpus *gpus, smn_gpu_group group, uint64_t apart_ns);
+
 /* Reads all devices a last time. As take_first. */
 int smn_gpus_take_last(smn_gpus *gpus, int64_t timeout_ns);
 

@@ -147,6 +147,12 @@ static void gpu_stats(const void *opaque, smn_source_stats *stats)
     smn_gpus_group_stats(state->gpus, state->group, stats);
 }
 
+static void gpu_slow_down(void *opaque, uint64_t apart_ns)
+{
+    gpu_state *state = opaque;
+    smn_gpus_slow_down(state->gpus, state->group, apart_ns);
+}
+
 /* ---- the sources -------------------------------------------------------- */
 
 /* What NVML has; AMD's libraries tell the same by other names, as far as they do. */
@@ -269,6 +275,7 @@ static const smn_series_spec profiling[] = {
         .sample = gpu_sample,                                                                      \
         .close = gpu_close,                                                                        \
         .stats = gpu_stats,                                                                        \
+        .slow_down = gpu_slow_down,                                                                \
         .series = catalogue,                                                                       \
         .series_count = sizeof(catalogue) / sizeof *catalogue,                                     \
     };

@@ -18,6 +18,12 @@ static int64_t wall_ns(void *context)
     return (int64_t)atomic_load(&clock->now_ns) + atomic_load(&clock->wall_ahead_ns);
 }
 
+static uint64_t cpu_ns(void *context)
+{
+    fake_clock *clock = context;
+    return atomic_fetch_add(&clock->cpu_ns, atomic_load(&clock->reading_cost_ns));
+}
+
 static void sleep_until(void *context, _Atomic uint32_t *flag, uint64_t deadline_ns)
 {
     fake_clock *clock = context;
@@ -41,6 +47,7 @@ void fake_clock_init(fake_clock *clock)
     *clock = (fake_clock){
         .clock = {.monotonic_ns = monotonic_ns,
                   .wall_ns = wall_ns,
+                  .cpu_ns = cpu_ns,
                   .sleep_until = sleep_until,
                   .context = clock},
         .now_ns = 1000 * SECOND,

@@ -16,6 +16,9 @@ typedef struct {
     smn_clock clock; /* what the sampler gets */
     _Atomic uint64_t now_ns;
     _Atomic int64_t wall_ahead_ns; /* of monotonic time */
+    _Atomic uint64_t
+        reading_cost_ns; /* CPU time that passes from one question for it to the next */
+    _Atomic uint64_t cpu_ns;
     _Atomic bool deaf;       /* a sleeper that does not hear stop, as if stuck in the kernel */
     _Atomic uint32_t sleeps; /* futex: how often it fell asleep */
     _Atomic uint64_t deadline_ns;

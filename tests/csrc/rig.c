@@ -33,6 +33,7 @@ void rig_create(sampler_rig *rig, const char *sources, uint64_t interval_ns,
         .sysfs_path = rig->tree.path,
         .sources = sources,
         .disk_paths = "/",
+        .overhead_budget = rig->overhead_budget,
     };
     char error[SMN_ERROR_TEXT_BYTES] = "";
     int code = smn_sampler_create_with_clock(&options, &rig->clock.clock, &rig->sampler, error);

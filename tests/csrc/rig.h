@@ -14,6 +14,7 @@ typedef struct {
     proc_tree tree;
     fake_clock clock;
     smn_sampler *sampler;
+    double overhead_budget; /* for rig_create; none unless set */
     uint64_t interval_ns;
     int series_count;
     /* What the last rig_take took. */

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
+
 scripted_gpus scripted;
 
 static void sleep_milliseconds(int milliseconds)
@@ -15,11 +17,19 @@ static void sleep_milliseconds(int milliseconds)
         nanosleep(&time, NULL);
 }
 
+static void toil(int milliseconds)
+{
+    const uint64_t enough_ns = smn_system_clock.cpu_ns(NULL) + (uint64_t)milliseconds * 1000000;
+    while (milliseconds > 0 && smn_system_clock.cpu_ns(NULL) < enough_ns)
+        continue;
+}
+
 void scripted_reset(int device_count)
 {
     scripted.device_count = device_count;
     scripted.instance_count = 0;
     scripted.open_milliseconds = 0;
+    scripted.toil_milliseconds = 0;
     scripted.opened = scripted.closed = 0;
     for (int d = 0; d < SCRIPTED_DEVICES; d++) {
         scripted.identify_error[d] = scripted.recover_error[d] = 0;
@@ -65,6 +75,7 @@ static int read_range(int call, int index, double *readings, int first, int last
 {
     scripted.made[index][call]++;
     sleep_milliseconds(scripted.milliseconds[index][call]);
+    toil(scripted.toil_milliseconds);
     int error = scripted.error[index][call];
     for (int r = first; r <= last && error == 0; r++)
         readings[r] = scripted.reading[index][r];

@@ -32,6 +32,7 @@ typedef struct {
     _Atomic int error[SCRIPTED_DEVICES][SCRIPTED_CALLS];        /* 0 or -errno */
     _Atomic int recover_error[SCRIPTED_DEVICES];                /* 0 or -errno */
     _Atomic int milliseconds[SCRIPTED_DEVICES][SCRIPTED_CALLS]; /* that a call lasts */
+    _Atomic int toil_milliseconds; /* of CPU time that any call takes */
     _Atomic double reading[SCRIPTED_DEVICES][SMN_GPU_READINGS]; /* NaN: does not exist */
     _Atomic int made[SCRIPTED_DEVICES][SCRIPTED_CALLS];         /* counted by the driver */
     _Atomic int opened;

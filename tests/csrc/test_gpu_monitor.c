@@ -112,7 +112,8 @@ typedef struct {
     smn_statistics statistics[MOST_SERIES];
 } gpu_rig;
 
-static void make(gpu_rig *rig, int64_t interval_ns, uint32_t samples_per_window)
+static void make_within(gpu_rig *rig, int64_t interval_ns, uint32_t samples_per_window,
+                        double overhead_budget)
 {
     rig->gpus = open_gpus(10 * SECOND);
     const smn_options options = {
@@ -122,12 +123,18 @@ static void make(gpu_rig *rig, int64_t interval_ns, uint32_t samples_per_window)
         .sysfs_path = "/sys",
         .sources = "memory,gpu,gpu_detail,gpu_profiling",
         .disk_paths = "/",
+        .overhead_budget = overhead_budget,
         .gpus = rig->gpus,
     };
     char error[SMN_ERROR_TEXT_BYTES] = "";
     REQUIRE(smn_sampler_create(&options, &rig->sampler, error) == 0);
     REQUIRE(smn_sampler_series_count(rig->sampler) <= MOST_SERIES);
     CHECK_INT(smn_sampler_start(rig->sampler), 0);
+}
+
+static void make(gpu_rig *rig, int64_t interval_ns, uint32_t samples_per_window)
+{
+    make_within(rig, interval_ns, samples_per_window, 0.0);
 }
 
 static void destroy(gpu_rig *rig)
@@ -182,6 +189,32 @@ static void test_windows(void)
     CHECK(stats.total_cost_ns > 0);
     destroy(&rig);
     CHECK_INT(scripted.closed, 1);
+}
+
+/* Some 20 ms of CPU time a round, ten rounds a second: 20 % of a core, where 5 % are allowed. */
+static void test_a_driver_that_costs_too_much_is_asked_less_often(void)
+{
+    gpu_rig rig;
+    smn_source_stats stats;
+    scripted_reset(2);
+    make_within(&rig, 10 * MILLISECOND, 100, 0.05);
+    scripted.toil_milliseconds = 4;
+    for (int w = 0; w < 3; w++)
+        REQUIRE(next(&rig));
+    int made = scripted.made[0][SCRIPTED_UTILIZATION];
+    for (int w = 0; w < 3; w++) {
+        REQUIRE(next(&rig));
+        CHECK_DOUBLE(mean_of(&rig, "gpu_1_utilization_percentage"), 11.0);
+    }
+    made = scripted.made[0][SCRIPTED_UTILIZATION] - made;
+    CHECK(made >= 3 && made <= 15); /* of 30 */
+    CHECK_INT(smn_sampler_source_stats(rig.sampler, 1, &stats), 0);
+    CHECK_U64(stats.usual_interval_ns, 100 * MILLISECOND);
+    CHECK(stats.interval_ns >= 200 * MILLISECOND);
+    CHECK_INT(smn_sampler_source_stats(rig.sampler, 0, &stats), 0);
+    CHECK_TEXT(stats.name, "memory");
+    CHECK_U64(stats.interval_ns, 10 * MILLISECOND);
+    destroy(&rig);
 }
 
 /* The whole way from the first reading to the last, which is made when sampling stops. */
@@ -320,6 +353,7 @@ int main(void)
     test_nothing_is_found();
     test_a_driver_that_takes_too_long_to_find();
     test_windows();
+    test_a_driver_that_costs_too_much_is_asked_less_often();
     test_the_first_and_the_last_reading_count();
     test_dropped_devices_are_not_touched();
     test_halting_under_a_sampler();

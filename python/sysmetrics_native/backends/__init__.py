@@ -38,6 +38,8 @@ class SamplingOptions(NamedTuple):
     """The share of one core that the sources may take."""
     pid: int
     """Whose processes and container are meant; 0: this process."""
+    process_children: bool
+    """Whether the source ``process`` counts its descendants, too."""
 
 
 class Backend(Protocol):
@@ -78,6 +80,35 @@ class Backend(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """See `Sampler.stats`."""
+
+
+def overhead_stats(budget: float, share: float | None) -> Mapping[str, float | None]:
+    """The entry `overhead` in `Sampler.stats`."""
+    return {"budget": budget, "share": share}
+
+
+def describe_slowed(
+    sources: Mapping[str, Mapping[str, int | float]], budget: float, budget_name: str
+) -> str:
+    """What is said once, when sources were slowed down for the budget; "" if none is.
+
+    Args:
+        sources: their entries in `Sampler.stats`.
+        budget: of them all, as a share of one core.
+        budget_name: what users set it with.
+    """
+    paces = [
+        f"{name} every {stats['interval_seconds']:.3g} s instead of "
+        f"{stats['usual_interval_seconds']:.3g} s"
+        for name, stats in sources.items()
+        if stats["interval_seconds"] > stats["usual_interval_seconds"]
+    ]
+    if not paces:
+        return ""
+    return (
+        f"Some sources are read less often, so that sampling takes at most {budget:.0%} of a core "
+        f"({budget_name}={budget:g}): {', '.join(paces)}"
+    )
 
 
 def is_native_built() -> bool:
@@ -132,13 +163,19 @@ def next_wait(deadline: float | None) -> float | None:
 
 
 def source_stats(
-    calls: int, errors: int, interval: float, total_cost: float, max_cost: float
+    calls: int,
+    errors: int,
+    interval: float,
+    usual_interval: float,
+    total_cost: float,
+    max_cost: float,
 ) -> Mapping[str, int | float]:
     """The entry of one source in `Sampler.stats`."""
     return {
         "calls": calls,
         "errors": errors,
         "interval_seconds": interval,
+        "usual_interval_seconds": usual_interval,
         "mean_cost_seconds": total_cost / calls if calls else 0.0,
         "max_cost_seconds": max_cost,
     }

@@ -55,7 +55,6 @@ class GpuSource:
 
     def __init__(self, specs: Sequence[SeriesSpec], interval: float) -> None:
         self.specs = specs
-        self.next_tick = 0
         self._interval = interval
         self._ready: dict[str, Reading] = {}
         self._lock = threading.Lock()  # guards _ready; never held over a call
@@ -65,7 +64,7 @@ class GpuSource:
         self._total_cost = 0.0
         self._max_cost = 0.0
 
-    def sample(self, tick: int) -> dict[str, Reading]:  # noqa: ARG002  # as other sources
+    def sample(self) -> dict[str, Reading]:
         """What was read since this was called last."""
         with self._lock:
             ready, self._ready = self._ready, {}
@@ -84,10 +83,15 @@ class GpuSource:
         self._total_cost += spent.cost
         self._max_cost = max(self._max_cost, spent.cost)
 
-    def stats(self) -> Mapping[str, int | float]:
+    def stats(self, window_ticks: int) -> Mapping[str, int | float]:  # noqa: ARG002  # as others
         """Its entry in `Sampler.stats`: rounds of calls, and what they cost that thread."""
         return source_stats(
-            self._rounds, self._errors, self._interval, self._total_cost, self._max_cost
+            self._rounds,
+            self._errors,
+            self._interval,
+            self._interval,
+            self._total_cost,
+            self._max_cost,
         )
 
 
@@ -233,6 +237,7 @@ class GpuReader:
             before = time.monotonic()
             if before < live.retry_at:
                 continue
+            cpu_before = time.thread_time()
             self._at_work = _CallAtWork(device.gpu.index, live.call.function, before)
             errors = 1
             try:
@@ -251,7 +256,7 @@ class GpuReader:
             finally:
                 self._at_work = None
                 spent[live.source].errors += errors
-                spent[live.source].cost += time.monotonic() - before
+                spent[live.source].cost += time.thread_time() - cpu_before
 
 
 def _wait_a_moment(answer: SimpleQueue[None]) -> None:

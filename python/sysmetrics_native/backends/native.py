@@ -8,11 +8,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sysmetrics_native._native import ffi, lib
-from sysmetrics_native.backends import SamplingOptions, next_wait, source_stats
+from sysmetrics_native.backends import (
+    SamplingOptions,
+    describe_slowed,
+    next_wait,
+    overhead_stats,
+    source_stats,
+)
 from sysmetrics_native.backends.native_gpus import SOURCES as GPU_SOURCES
 from sysmetrics_native.backends.native_gpus import NativeGpus
 from sysmetrics_native.catalog import DocumentedSeries
@@ -99,6 +105,7 @@ class NativeBackend:
                 "interval_ns": round(options.interval * _NS_PER_SECOND),
                 "samples_per_window": options.samples_per_window,
                 "pid": options.pid,
+                "process_alone": not options.process_children,
                 "overhead_budget": options.overhead_budget,
                 "gpus": ffi.NULL if self._gpus is None else self._gpus.handle,
                 **kept,
@@ -118,6 +125,9 @@ class NativeBackend:
         self._handle = ffi.gc(out[0], lib.smn_sampler_destroy)
         # A signal handler of the program may stop a sampler that the same thread is stopping.
         self._lifecycle = threading.RLock()
+        self._budget = options.overhead_budget
+        self._budget_name = options.spelling["overhead_budget"]
+        self._has_said_slowed = False
         self._pid = os.getpid()
         self.layout = RowLayout(
             lib.smn_sampler_columns(self._handle), tuple(self._describe_series())
@@ -204,6 +214,11 @@ class NativeBackend:
     def _log_messages(self) -> None:
         if self._gpus is not None:
             self._gpus.log_messages()
+        if not self._has_said_slowed and self._counters().slowed_sources > 0:
+            line = describe_slowed(self._source_stats(), self._budget, self._budget_name)
+            self._has_said_slowed = bool(line)
+            if line:
+                _logger.warning("%s", line)
 
     def next_window(self, timeout: float | None, *, percentiles: bool) -> Window | None:
         window = ffi.new("smn_window *")
@@ -241,6 +256,15 @@ class NativeBackend:
 
     def stats(self) -> dict[str, Any]:
         counters = self._counters()
+        return {
+            "ticks": counters.ticks,
+            "missed": counters.missed,
+            "merged_windows": counters.merged_windows,
+            "overhead": overhead_stats(self._budget, _present(counters.overhead_share)),
+            "sources": self._source_stats(),
+        }
+
+    def _source_stats(self) -> dict[str, Mapping[str, int | float]]:
         source = ffi.new("smn_source_stats *")
         sources = {}
         for index in range(lib.smn_sampler_sources(self._handle)):
@@ -249,15 +273,11 @@ class NativeBackend:
                 source.calls,
                 source.errors,
                 source.interval_ns / _NS_PER_SECOND,
+                source.usual_interval_ns / _NS_PER_SECOND,
                 source.total_cost_ns / _NS_PER_SECOND,
                 source.max_cost_ns / _NS_PER_SECOND,
             )
-        return {
-            "ticks": counters.ticks,
-            "missed": counters.missed,
-            "merged_windows": counters.merged_windows,
-            "sources": sources,
-        }
+        return sources
 
 
 def _nanoseconds(seconds: float | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import threading
@@ -13,15 +14,30 @@ from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sysmetrics_native.backends import SamplingOptions, next_wait, python_gpus, source_stats
+from sysmetrics_native.backends import (
+    SamplingOptions,
+    describe_slowed,
+    next_wait,
+    overhead_stats,
+    python_gpus,
+    source_stats,
+)
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
+from sysmetrics_native.backends.governor import Governor, Load
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
-from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.backends.psutil_sources import (
+    NOT_BY_DEFAULT,
+    SOURCES,
+    IncompleteError,
+    Source,
+)
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
 from sysmetrics_native.threads import Thread
 from sysmetrics_native.window import SeriesInfo, Window
+
+_logger = logging.getLogger("sysmetrics_native")
 
 _WINDOWS_KEPT = 64
 """Closed windows that wait for a reader before the oldest merge."""
@@ -33,35 +49,50 @@ class _ActiveSource:
     def __init__(self, source: Source, interval: float) -> None:
         self.source = source
         self.specs = source.specs
-        self.divisor = max(1, math.ceil(source.min_interval / interval))
-        self.interval = self.divisor * interval
+        self.load = Load(max(1, math.ceil(source.min_interval / interval)))
+        self.interval = interval
         self.next_tick = 0
+        self.last_cost = 0.0
         self.calls = 0
         self.errors = 0
         self.total_cost = 0.0
         self.max_cost = 0.0
 
-    def sample(self, tick: int) -> dict[str, Reading]:
-        before = time.perf_counter()
+    def sample(self) -> dict[str, Reading]:
+        # CPU time, not time: a machine that is busy is no reason to see less of it.
+        before = time.thread_time()
         readings: dict[str, Reading] = {}
         try:
             readings.update(self.source.sample())
+        except IncompleteError as error:
+            readings.update(error.readings)
+            self.errors += 1
         except Exception:  # noqa: BLE001  # whatever psutil raises is an absent value, counted
             self.errors += 1
-        cost = time.perf_counter() - before
+        self.last_cost = time.thread_time() - before
+        self.load.count(self.last_cost)
         self.calls += 1
-        self.total_cost += cost
-        self.max_cost = max(self.max_cost, cost)
-        self.next_tick = (tick // self.divisor + 1) * self.divisor
+        self.total_cost += self.last_cost
+        self.max_cost = max(self.max_cost, self.last_cost)
         return readings
 
-    def stats(self) -> Mapping[str, int | float]:
-        return source_stats(self.calls, self.errors, self.interval, self.total_cost, self.max_cost)
+    def close(self) -> None:
+        self.source.close()
+
+    def stats(self, window_ticks: int) -> Mapping[str, int | float]:
+        return source_stats(
+            self.calls,
+            self.errors,
+            self.load.interval_ticks(window_ticks) * self.interval,
+            self.load.usual_ticks * self.interval,
+            self.total_cost,
+            self.max_cost,
+        )
 
 
 def known_sources() -> dict[str, bool]:
     """Every source of this backend, and whether it is part of `default`."""
-    return {**dict.fromkeys(SOURCES, True), **python_gpus.SOURCES}
+    return {**{name: name not in NOT_BY_DEFAULT for name in SOURCES}, **python_gpus.SOURCES}
 
 
 def _lay_out(specs: Iterable[SeriesSpec]) -> RowLayout:
@@ -97,6 +128,13 @@ class PsutilBackend:
         self._samples_per_window = options.samples_per_window
         self._gpu_reader: GpuReader | None = None
         self._sources = self._open_sources(options)
+        self._hosts = [one for one in self._sources.values() if isinstance(one, _ActiveSource)]
+        self._governor = Governor(
+            options.overhead_budget, options.interval, options.samples_per_window
+        )
+        self._budget = options.overhead_budget
+        self._budget_name = options.spelling["overhead_budget"]
+        self._has_said_slowed = False
         self._specs = [spec for active in self._sources.values() for spec in active.specs]
         self.schema = tuple(spec.info for spec in self._specs)
         self.layout = _lay_out(self._specs)
@@ -126,9 +164,9 @@ class PsutilBackend:
                 options.interval,
             )
         sources: dict[str, _ActiveSource | GpuSource] = {
-            name: _ActiveSource(SOURCES[name](options), options.interval)
+            name: _ActiveSource(source, options.interval)
             for name in names
-            if name in SOURCES
+            if name in SOURCES and (source := SOURCES[name](options)) is not None
         }
         if self._gpu_reader is not None:
             self.gpus = self._gpu_reader.gpus
@@ -160,7 +198,10 @@ class PsutilBackend:
         # Where the thread's own clocks start; the monotonic clock of a backend never steps.
         start = RowTime(0, time.monotonic_ns(), time.time_ns())
         self._start_ns = start.monotonic_ns
-        readings = self._read(0, everything=True)
+        readings = self._read(0, closes=True, last=True)
+        for active in self._hosts:
+            active.load.forget()
+        self._governor.start(start.monotonic_ns * 1e-9)
         self._open = OpenWindow.first(self._specs, start, readings, self._samples_per_window)
         # Known before it starts: Ctrl-C may come in between, and stop() must still find it.
         self._thread = Thread("smn-host", self._run, (start, readings))
@@ -186,6 +227,9 @@ class PsutilBackend:
                 if stopping:
                     break
         finally:  # nobody waits for ever, whatever went wrong here
+            for active in self._sources.values():
+                if isinstance(active, _ActiveSource):
+                    active.close()
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()
@@ -215,25 +259,42 @@ class PsutilBackend:
         # A deadline that is a fraction of a microsecond ahead has come: sleeps end there.
         return int((now_ns - self._start_ns + 1000) * 1e-9 / self._interval)
 
-    def _read(self, tick: int, *, everything: bool) -> dict[str, Reading]:
+    def _read(self, tick: int, *, closes: bool, last: bool) -> dict[str, Reading]:
+        """What is due at a tick, which may close a window, or be the last of all.
+
+        Every source is read at a window's last tick, so that no short window lacks a value, unless
+        it was slowed down.
+        """
         readings: dict[str, Reading] = {}
         for active in self._sources.values():
-            if everything or tick >= active.next_tick:
-                readings.update(active.sample(tick))
+            if isinstance(active, GpuSource):
+                readings.update(active.sample())
+            elif tick >= active.next_tick or last or (closes and not active.load.is_slowed):
+                readings.update(active.sample())
+                active.next_tick = active.load.next_tick(tick, self._samples_per_window)
+                self._governor.spend(active.last_cost)
         return readings
+
+    def _govern(self, row: RowTime) -> None:
+        now = row.monotonic_ns * 1e-9
+        if not self._governor.is_due(now):
+            return
+        self._governor.decide([active.load for active in self._hosts], now)
+        for active in self._hosts:
+            active.next_tick = active.load.next_tick(row.tick, self._samples_per_window)
 
     def _take_tick(self, *, last: bool) -> None:
         now_ns = time.monotonic_ns()
         row = RowTime(self._tick_at(now_ns), now_ns, time.time_ns())
         closes = self._open.ends_at(row.tick) or last
-        # Every source is read at a window's last tick, so that no short window lacks a value.
-        readings = self._read(row.tick, everything=closes)
+        readings = self._read(row.tick, closes=closes, last=last)
         self._record(row, readings)
         self._open.add(row, readings)
         self._ticks += 1
         if closes:
             self._push(self._open.close())
             self._open = self._open.next()
+        self._govern(row)
 
     def _record(self, row: RowTime, readings: Mapping[str, Reading]) -> None:
         if self._writer is None:
@@ -282,12 +343,27 @@ class PsutilBackend:
             closed = self._windows.popleft()
         if self._gpu_reader is not None:
             self._gpu_reader.say_if_stalled()
+        self._say_if_slowed()
         return closed.window(percentiles=percentiles)
+
+    def _say_if_slowed(self) -> None:
+        if self._has_said_slowed or not any(active.load.is_slowed for active in self._hosts):
+            return
+        line = describe_slowed(self._source_stats(), self._budget, self._budget_name)
+        self._has_said_slowed = bool(line)
+        if line:
+            _logger.warning("%s", line)
 
     def stats(self) -> dict[str, Any]:
         return {
             "ticks": self._ticks,
             "missed": self._missed,
             "merged_windows": self._merged,
-            "sources": {name: active.stats() for name, active in self._sources.items()},
+            "overhead": overhead_stats(self._budget, self._governor.share),
+            "sources": self._source_stats(),
+        }
+
+    def _source_stats(self) -> dict[str, Mapping[str, int | float]]:
+        return {
+            name: active.stats(self._samples_per_window) for name, active in self._sources.items()
         }
