@@ -52,6 +52,9 @@ typedef struct {
     /* … and how far apart its readings have to be, in time; 0: as usual. NULL where nobody cares.
      */
     void (*slow_down)(void *state, uint64_t apart_ns);
+    /* Every series that it may declare, on whatever machine; docs/metrics.md is made of them. */
+    const smn_series_spec *series;
+    int series_count;
 } smn_source;
 
 /* All sources, in the order of the row; ends with NULL. */

@@ -118,12 +118,24 @@ typedef struct {
 
 static const smn_series_spec series[] = {
     {"container_cpu_utilization_percentage", "percentage", SMN_RATIO, CPU_SHARE_SECONDS,
-     CPU_SECONDS, 100.0, QUANTUM_SECONDS},
+     CPU_SECONDS, 100.0, QUANTUM_SECONDS,
+     "CPU time of the control group that carries the limit, of that limit",
+     "cpu.stat, or cpuacct.usage, below /sys/fs/cgroup",
+     "100 · Δ(usage / cores) / Δt; cores: the tightest of quota / period and cpuset, of all groups "
+     "above"},
     {"container_cpu_throttled_percentage", "percentage", SMN_RATIO, THROTTLED, PERIODS, 100.0,
-     QUANTUM_PERIODS},
-    {"container_memory_usage_megabytes", "megabytes", SMN_GAUGE, WORKING_SET_BYTES, 0, 1e-6, 0.0},
-    {"container_memory_usage_percentage", "percentage", SMN_GAUGE, MEMORY_PERCENTAGE, 0, 1.0, 0.0},
-    {"container_oom_kills", "kills", SMN_TOTAL, OOM_KILLS, 0, 1.0, 0.0},
+     QUANTUM_PERIODS, "periods in which the quota was used up, of those in which something ran",
+     "cpu.stat of the group that carries the quota", "100 · Δnr_throttled / Δnr_periods"},
+    {"container_memory_usage_megabytes", "megabytes", SMN_GAUGE, WORKING_SET_BYTES, 0, 1e-6, 0.0,
+     "working set of the control group that carries the limit, as Kubernetes counts it",
+     "memory.current and memory.stat, or memory.usage_in_bytes", "(current − inactive_file) / 1e6"},
+    {"container_memory_usage_percentage", "percentage", SMN_GAUGE, MEMORY_PERCENTAGE, 0, 1.0, 0.0,
+     "working set of the control group that carries the limit, of that limit",
+     "memory.current and memory.stat, or memory.usage_in_bytes",
+     "100 · (current − inactive_file) / the tightest limit of all groups above"},
+    {"container_oom_kills", "kills", SMN_TOTAL, OOM_KILLS, 0, 1.0, 0.0,
+     "processes of that group that the kernel killed for want of memory, since the start",
+     "memory.events, or memory.oom_control", "Δoom_kill, summed"},
 };
 
 /* ---- groups ------------------------------------------------------------- */
@@ -564,4 +576,6 @@ const smn_source smn_source_container = {
     .open = container_open,
     .sample = container_sample,
     .close = container_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

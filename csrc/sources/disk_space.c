@@ -31,9 +31,13 @@ typedef struct {
 } disk_state;
 
 static const smn_series_spec series[] = {
-    {"disk_usage_percentage", "percentage", SMN_GAUGE, SMN_DISK_PERCENTAGE, 0, 1.0, 0.0},
-    {"disk_usage_megabytes", "megabytes", SMN_GAUGE, SMN_DISK_USED_BYTES, 0, 1e-6, 0.0},
-    {"disk_available_megabytes", "megabytes", SMN_GAUGE, SMN_DISK_AVAILABLE_BYTES, 0, 1e-6, 0.0},
+    {"disk_usage_percentage{_path}", "percentage", SMN_GAUGE, SMN_DISK_PERCENTAGE, 0, 1.0, 0.0,
+     "share of the space that is used, as df tells it", "statvfs of each path",
+     "100 · used / (used + available)"},
+    {"disk_usage_megabytes{_path}", "megabytes", SMN_GAUGE, SMN_DISK_USED_BYTES, 0, 1e-6, 0.0,
+     "space that is used", "statvfs of each path", "(blocks − bfree) · frsize / 1e6"},
+    {"disk_available_megabytes{_path}", "megabytes", SMN_GAUGE, SMN_DISK_AVAILABLE_BYTES, 0, 1e-6,
+     0.0, "space that is left to who is not root", "statvfs of each path", "bavail · frsize / 1e6"},
 };
 
 enum {
@@ -98,13 +102,14 @@ static void tell_places_apart(disk_state *state)
 static const char KEY_CHARACTERS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                      "0123456789_.-";
 
-/* "/data/scratch" is "_data_scratch" behind the plain key; "/" beside other paths is "_root". */
-static char *suffixed_key(const char *key, const char *path)
+/* "/data/scratch" is "_data_scratch" in the place of {_path}; "/" beside other paths is "_root". */
+static char *suffixed_key(const char *pattern, const char *path)
 {
     char *suffixed = NULL;
     while (*path == '/')
         path++;
-    if (asprintf(&suffixed, "%s_%s", key, *path != '\0' ? path : "root") < 0)
+    int plain = (int)strcspn(pattern, "{");
+    if (asprintf(&suffixed, "%.*s_%s", plain, pattern, *path != '\0' ? path : "root") < 0)
         return NULL;
     for (char *at = suffixed; *at != '\0'; at++) {
         if (strchr(KEY_CHARACTERS, *at) == NULL)
@@ -118,13 +123,11 @@ static int declare_path(smn_schema *schema, const char *path, int index)
     for (int i = 0; i < SERIES_PER_PATH; i++) {
         smn_series_spec spec = series[i];
         spec.numerator += index * SMN_DISK_VALUES;
-        char *key = NULL;
-        if (index > 0) {
-            key = suffixed_key(spec.key, path);
-            if (key == NULL)
-                return -ENOMEM;
-            spec.key = key;
-        }
+        char *key = index > 0 ? suffixed_key(spec.key, path)
+                              : strndup(spec.key, strcspn(spec.key, "{"));
+        if (key == NULL)
+            return -ENOMEM;
+        spec.key = key;
         int error = smn_schema_add_series(schema, &spec);
         free(key);
         if (error != 0)
@@ -184,4 +187,6 @@ const smn_source smn_source_disk_space = {
     .open = disk_open,
     .sample = disk_sample,
     .close = disk_close,
+    .series = series,
+    .series_count = SERIES_PER_PATH,
 };

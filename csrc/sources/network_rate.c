@@ -57,13 +57,23 @@ typedef struct {
     uint64_t totals[COLUMNS];
 } network_rate_state;
 
+static const char DEV[] = "/proc/net/dev; /sys/class/net tells what counts";
+
+static const char BYTES[] = "Δbytes / 1e6 / Δt, summed over the interfaces that count";
+
 static const smn_series_spec series[] = {
     {"network_receive_megabytes_per_second", "megabytes per second", SMN_RATE, RECEIVED_BYTES, 0,
-     1e-6, 0.0},
+     1e-6, 0.0,
+     "received by what leads out of here: network cards, or the best that a container has", DEV,
+     BYTES},
     {"network_transmit_megabytes_per_second", "megabytes per second", SMN_RATE, SENT_BYTES, 0, 1e-6,
-     0.0},
-    {"network_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0},
-    {"network_drops_per_second", "packets per second", SMN_RATE, DROPS, 0, 1.0, 0.0},
+     0.0, "sent by what leads out of here", DEV, BYTES},
+    {"network_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0,
+     "packets that went wrong, in both directions", DEV,
+     "Δ(receive errs + transmit errs) / Δt, summed over the interfaces that count"},
+    {"network_drops_per_second", "packets per second", SMN_RATE, DROPS, 0, 1.0, 0.0,
+     "packets that were dropped, in both directions", DEV,
+     "Δ(receive drop + transmit drop) / Δt, summed over the interfaces that count"},
 };
 
 /* ---- ranks -------------------------------------------------------------- */
@@ -334,4 +344,6 @@ const smn_source smn_source_network_rate = {
     .open = network_rate_open,
     .sample = network_rate_sample,
     .close = network_rate_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

@@ -53,12 +53,23 @@ static const uint64_t LISTING_PERIOD_NS = 900000000;
 static const uint64_t MEMORY_PERIOD_NS = UINT64_C(10000000000);
 
 static const smn_series_spec series[] = {
-    {"process_cpu_percentage", "percentage", SMN_RATE, CPU_SECONDS, 0, 100.0, QUANTUM_SECONDS},
-    {"process_memory_rss_megabytes", "megabytes", SMN_GAUGE, RESIDENT_BYTES, 0, 1e-6, 0.0},
-    {"process_memory_vms_megabytes", "megabytes", SMN_GAUGE, VIRTUAL_BYTES, 0, 1e-6, 0.0},
-    {"process_memory_percentage", "percentage", SMN_GAUGE, RESIDENT_SHARE, 0, 100.0, 0.0},
-    {"process_threads", "threads", SMN_GAUGE, THREADS, 0, 1.0, 0.0},
-    {"process_open_files", "files", SMN_GAUGE, OPEN_FILES, 0, 1.0, 0.0},
+    {"process_cpu_percentage", "percentage", SMN_RATE, CPU_SECONDS, 0, 100.0, QUANTUM_SECONDS,
+     "CPU time of the run's process and all its descendants; 100 is one core",
+     "/proc/<pid>/stat of each",
+     "100 · Δ(utime + stime) / ticks a second / Δt, summed; that of ended ones is kept"},
+    {"process_memory_rss_megabytes", "megabytes", SMN_GAUGE, RESIDENT_BYTES, 0, 1e-6, 0.0,
+     "their resident memory; what several of them share counts several times",
+     "/proc/<pid>/stat of each", "rss · page size / 1e6, summed"},
+    {"process_memory_vms_megabytes", "megabytes", SMN_GAUGE, VIRTUAL_BYTES, 0, 1e-6, 0.0,
+     "their address space", "/proc/<pid>/stat of each", "vsize / 1e6, summed"},
+    {"process_memory_percentage", "percentage", SMN_GAUGE, RESIDENT_SHARE, 0, 100.0, 0.0,
+     "their resident memory, of all memory", "/proc/<pid>/stat of each, /proc/meminfo",
+     "100 · rss · page size / MemTotal, summed"},
+    {"process_threads", "threads", SMN_GAUGE, THREADS, 0, 1.0, 0.0, "their threads",
+     "/proc/<pid>/stat of each", "num_threads, summed"},
+    {"process_open_files", "files", SMN_GAUGE, OPEN_FILES, 0, 1.0, 0.0, "their open files",
+     "/proc/<pid>/fd of each",
+     "size of the folder, or its number of entries, summed; about once a second"},
 };
 
 typedef struct {
@@ -245,4 +256,6 @@ const smn_source smn_source_process = {
     .open = process_open,
     .sample = process_sample,
     .close = process_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };
