@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +74,13 @@ def backend(request: pytest.FixtureRequest) -> str:
     if name == "native":
         assert is_native_built(), "the C core is missing from this installation"
     return name
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path fits into a key, as that of `tmp_path` need not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -64,8 +64,8 @@ def test_every_series_has_its_texts():
             assert not set("|\n") & set(text)
 
 
-def test_every_series_of_a_big_machine_is_on_the_page(tmp_path):
-    tree = MachineTree(tmp_path)
+def test_every_series_of_a_big_machine_is_on_the_page(short_path):
+    tree = MachineTree(short_path)
     tree.add_cpus(224)
     tree.add_memory()
     tree.add_interfaces(50)
@@ -78,7 +78,7 @@ def test_every_series_of_a_big_machine_is_on_the_page(tmp_path):
         backend="native",
         sources="all",
         gpus="none",
-        disk_paths=["/", str(tmp_path)],
+        disk_paths=["/", str(short_path)],
         procfs_path=tree.procfs,
         sysfs_path=tree.sysfs,
     )
