@@ -579,7 +579,8 @@ def test_a_folder_may_begin_with_the_home_folder(monkeypatch):
     assert settings.option("spool_dir") == str(Path("~/windows").expanduser())
 
 
-def test_defaults_are_those_of_the_table():
+def test_defaults_are_those_of_the_table(monkeypatch):
+    monkeypatch.delenv("SYSMETRICS_NATIVE_OVERHEAD_BUDGET")
     assert {name: settings.option(name) for name in OPTIONS.split(", ")} == {
         "enabled": True,
         "backend": "auto",
