@@ -532,6 +532,18 @@ def test_time_and_memory_of_the_command(uses_backend: str) -> None:
     assert 300 < float(rows["peak memory"].split()[0]) < 400
 
 
+def test_memory_of_all_processes_together(uses_backend: str) -> None:
+    """No process is large; all of them are, as sampled."""
+    program = """
+        import subprocess, sys
+        child = [sys.executable, "-c", "x = b'x' * 100_000_000; import time; time.sleep(1.5)"]
+        for process in [subprocess.Popen(child) for _ in range(3)]:
+            process.wait()
+    """
+    done = run("--interval", "0.1", "--samples", "3", "--", *python(program))
+    assert 300 < float(summary(done.stderr)["peak memory"].split()[0]) < 450
+
+
 def test_a_small_command_has_not_our_memory() -> None:
     """Before it is executed the new process shares ours, and the kernel counts that."""
     done = run("--", *SHELL, "sleep 0.5")
@@ -596,6 +608,55 @@ def test_the_kernel_is_asked_to_take_the_command_before_us() -> None:
     of_command, of_us = map(int, done.stdout.split())
     assert of_command == before
     assert of_us == (min(before, -500) if is_allowed else before)
+
+
+# ---- elsewhere ----------------------------------------------------------------------------------
+
+
+def without(names: str, *arguments: str) -> list[str]:
+    """The command line in an interpreter that lacks what some systems lack."""
+    program = f"""
+        import os, signal, sys
+        for name in {names!r}.split():
+            module, _, function = name.partition(".")
+            delattr(sys.modules[module], function)
+        from sysmetrics_native.cli import main
+        main()
+    """
+    return [*python(program), "run", "--no-log", *arguments]
+
+
+def test_where_the_sender_of_a_signal_is_not_known() -> None:
+    """As on macOS: what a terminal sends is not passed on, and the rest is."""
+    command = [*python(NOTES_SIGNALS), "SIGINT,SIGUSR1"]
+    process = subprocess.Popen(
+        without("signal.sigtimedwait", "-q", "--", *command),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == b"SIGUSR1\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_without_posix_the_status_is_passed_on_all_the_same() -> None:
+    """As on Windows."""
+    arguments = ("os.posix_spawn", "--", *SHELL, "cat; exit 3")
+    done = subprocess.run(
+        without(*arguments), input="in\n", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "in\n")
+    assert summary(done.stderr)["ended"] == "exit 3"
+    assert subprocess.run(without("os.posix_spawn", "--", "nothing"), check=False).returncode == 127
 
 
 # ---- completion ---------------------------------------------------------------------------------

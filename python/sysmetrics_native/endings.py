@@ -48,11 +48,18 @@ class OomWatch:
 
     def look(self) -> None:
         """Read the counts of the groups that it is in and was in."""
-        for path in dict.fromkeys([*self._counts, *_oom_kill_files(str(self._pid))]):
-            count = _oom_kills(path)
-            if count is not None:  # else the group is gone, and what it had counted stays
-                first, _ = self._counts.get(path, (count, count))
-                self._counts[path] = first, count
+        for path in self._counts:
+            self._note(path)
+        # The first that is there, as in `surroundings`: the group above counts for others, too.
+        any(self._note(path) for path in _oom_kill_files(str(self._pid)))
+
+    def _note(self, path: str) -> bool:
+        count = _oom_kills(path)
+        if count is None:  # the group is gone, and what it had counted stays
+            return False
+        first, _ = self._counts.get(path, (count, count))
+        self._counts[path] = first, count
+        return True
 
     @property
     def kills(self) -> int:

@@ -7,6 +7,7 @@ for long; whatever fails is a warning.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -39,8 +40,8 @@ LAST_WORD_SECONDS = 2.0
 WINDOWS_KEPT = 10_000
 """Windows that wait in memory for a run that could not be opened."""
 
-SOURCES_OF_COMMAND = ("process", "container")
-"""What tells of the command itself; chosen where the backend has it."""
+SOURCES_OF_COMMAND = ("process", "container", "energy", "gpu_detail")
+"""What tells of the command itself, and the energy; chosen where the backend has it."""
 
 _LOOK_SECONDS = 0.05
 _PEAK_OF_PROCESS = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
@@ -106,7 +107,6 @@ def run_outside(
         NotStartedError: it cannot be run. A run that was opened for it has failed.
     """
     run = _wait_for_run(opening, command)
-    prefix = _key_prefix()
     if command.fatal_signal() is not None:
         _close(opening, "KILLED")
         return None
@@ -117,23 +117,58 @@ def run_outside(
     except BaseException:
         _close(opening, "FAILED")
         raise
-    traces = _Traces(pid)
-    monitoring = _Monitoring(pid, run, sampling, keeps=opening is not None)
-    monitoring.start()
-    ended = command.wait(traces.look)
-    traces.look_again()
-    deadline = time.monotonic() + _patience()
-    _wait_for(monitoring.finish, deadline, command)
-    outcome = _outcome(command_line, ended, traces, monitoring.tally)
-    if opening is not None:
-        opening.stop()
-        run = opening.run
-        deadline = max(deadline, time.monotonic() + LAST_WORD_SECONDS)
-        late = monitoring.kept
-        last_word = _LastWord(run, outcome, prefix, late, opening)
-        _wait_for(last_word.say, deadline, command)
-        last_word.report()
-    return Result(ended, outcome, run, monitoring.recording_path)
+    attempt = _Attempt(pid, run, sampling, opening)
+    attempt.begin()
+    ended = command.wait(attempt.look)
+    try:
+        return attempt.end(command, ended, command_line)
+    except Exception as error:  # noqa: BLE001  # the command has ended, and how is what matters
+        _logger.warning("The outcome could not be logged: %s", error_text(error))
+        return Result(ended, _outcome(command_line, ended, 0, None, Tally()), run, None)
+
+
+class _Attempt:
+    """The monitoring of a command, which may fail at any point, and must not fail the command."""
+
+    def __init__(
+        self, pid: int, run: OpenRun | None, sampling: Sampling, opening: Opening | None
+    ) -> None:
+        self._opening = opening
+        self._traces = _Traces(pid)
+        self._monitoring = _Monitoring(pid, run, sampling, keeps=opening is not None)
+
+    def begin(self) -> None:
+        try:
+            self._monitoring.start()
+        except Exception as error:  # noqa: BLE001  # there is no further thread, say
+            _logger.warning("The command is not monitored: %s", error_text(error))
+
+    def look(self) -> None:
+        with contextlib.suppress(Exception):  # another look comes soon
+            self._traces.look()
+
+    def end(self, command: Command, ended: Ended, command_line: str) -> Result:
+        """Log what is left, and say what became of the command."""
+        self._traces.look_again()
+        deadline = time.monotonic() + _patience()
+        monitoring = self._monitoring
+        _wait_for(monitoring.finish, deadline, command)
+        outcome = _outcome(
+            command_line,
+            ended,
+            self._traces.oom_kills,
+            self._traces.peak_megabytes,
+            monitoring.tally,
+        )
+        run = None
+        if self._opening is not None:
+            self._opening.stop()
+            run = self._opening.run
+            last_word = _LastWord(self._opening, outcome, _key_prefix(), monitoring.kept)
+            deadline = max(deadline, time.monotonic() + LAST_WORD_SECONDS)
+            _wait_for(last_word.say, deadline, command)
+            last_word.report()
+        return Result(ended, outcome, run, monitoring.recording_path)
 
 
 def _wait_for_run(opening: Opening | None, command: Command) -> OpenRun | None:
@@ -328,13 +363,15 @@ def _waiting(
 # ---- when it has ended --------------------------------------------------------------------------
 
 
-def _outcome(command_line: str, ended: Ended, traces: _Traces, tally: Tally) -> Outcome:
+def _outcome(
+    command_line: str, ended: Ended, oom_kills: int, peak_megabytes: float | None, tally: Tally
+) -> Outcome:
     return Outcome(
         command_line=command_line,
         ended=ended,
-        oom_kills=traces.oom_kills,
+        oom_kills=oom_kills,
         peak_memory_megabytes=largest(
-            tally.peak_memory_megabytes, ended.largest_megabytes, traces.peak_megabytes
+            tally.peak_memory_megabytes, ended.largest_megabytes, peak_megabytes
         ),
         energy_joules=tally.energy_joules,
         gpus=tally.gpus(),
@@ -345,26 +382,21 @@ class _LastWord:
     """Logs the outcome to the run: its tags, its metrics, its status."""
 
     def __init__(
-        self,
-        run: OpenRun | None,
-        outcome: Outcome,
-        prefix: str,
-        late: Sequence[WaitingWindow],
-        opening: Opening,
+        self, opening: Opening, outcome: Outcome, prefix: str, late: Sequence[WaitingWindow]
     ) -> None:
-        self._run = run
+        self._run = opening.run
         self._outcome = outcome
         self._prefix = prefix
         self._late = late
-        self._opening = opening
         self._error = "the tracking server did not answer in time"
+        if self._run is None and opening.error:
+            self._error = opening.error
         self._is_said = False
 
     def say(self) -> None:
         """Log it, with one attempt."""
         run = self._run
         if run is None:
-            self._error = self._opening.error or self._error
             return
         try:
             self._log(run)

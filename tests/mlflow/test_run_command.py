@@ -401,6 +401,30 @@ def test_ctrl_c_while_the_run_is_opened(proxy: Proxy, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_ctrl_c_while_the_last_windows_are_sent(proxy: Proxy) -> None:
+    """The command has ended: nobody needs to wait for a server."""
+    process = subprocess.Popen(
+        [*RUN, *QUICK, "--tracking-uri", proxy.uri, "--", *SHELL, "echo begun; read word; exit 3"],
+        env={**os.environ, "SYSMETRICS_NATIVE_SHUTDOWN_TIMEOUT": "300"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    wait_until(lambda: "log-batch" in proxy.names(), "the first windows")
+    proxy.hang()
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    time.sleep(1.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60.0)
+    assert process.returncode == 3
+    assert b"could not be logged" in errors
+
+
 def test_without_mlflow_the_command_runs(tmp_path: Path) -> None:
     (tmp_path / "mlflow.py").write_text("raise ModuleNotFoundError('no', name='mlflow')")
     done = run("--", *SHELL, "sleep 0.5; exit 3", PYTHONPATH=str(tmp_path))
