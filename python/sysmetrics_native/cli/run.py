@@ -115,7 +115,8 @@ def _complete_command(
     "--sources",
     metavar="LIST",
     shell_complete=_complete_sources,
-    help="What is sampled, with commas; the option sources, and process and container with it.",
+    help="What is sampled, with commas; unless given, what the option sources says, and process, "
+    "container, energy and gpu_detail.",
 )
 @click.option(
     "--recorder",
@@ -239,12 +240,12 @@ def _configure(
             choose_sources()
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
+    if not settings.is_set("recorder"):
+        settings.configure(recorder=True)
     with contextlib.suppress(ValueError):  # a variable is to blame: whoever samples says so
+        interval = settings.mlflow_interval(_INTERVAL_SECONDS)
         if sources is None:
             settings.configure(sources=choose_sources(*SOURCES_OF_COMMAND))
-        if not settings.is_set("recorder"):
-            settings.configure(recorder=True)
-        interval = settings.mlflow_interval(_INTERVAL_SECONDS)
     return Sampling(_INTERVAL_SECONDS, _samples_of_window(interval or _INTERVAL_SECONDS))
 
 
