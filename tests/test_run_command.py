@@ -487,6 +487,34 @@ def test_a_new_size_of_the_terminal_is_told_once(terminal: Callable[..., Termina
     assert one.text.count("<size 33>") == 1
 
 
+def test_a_terminal_that_hangs_up(tmp_path: Path) -> None:
+    """The command hears of it, once, and may go on for a while; it is waited for."""
+    mark = tmp_path / "mark"
+    program = f"""
+        import pathlib, signal, time
+        hangups = []
+        signal.signal(signal.SIGHUP, lambda *_: hangups.append(1))
+        print("ready", flush=True)
+        while not hangups:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        pathlib.Path({str(mark)!r}).write_text(str(len(hangups)))
+        time.sleep(0.5)
+        raise SystemExit(8)
+    """
+    one = Terminal("--recorder", str(tmp_path / "it.smnrec"), "--", *python(program))
+    one.wait_for("ready\r\n")  # else the hangup meets it while it still writes
+    one.close()
+    wait_until(lambda: mark.exists() and mark.read_text(), "the command's last word")
+    assert mark.read_text() == "1"
+
+    def state() -> str:
+        with Recording(str(tmp_path / "it.smnrec")) as recording:
+            return recording.state
+
+    wait_until(lambda: state() == "ended", "the end of the recording")
+
+
 def test_the_table_on_a_terminal(terminal: Callable[..., Terminal]) -> None:
     one = terminal("--", "true")
     one.wait_for("[ended with 0 ]")

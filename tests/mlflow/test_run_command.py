@@ -425,6 +425,30 @@ def test_ctrl_c_while_the_last_windows_are_sent(proxy: Proxy) -> None:
     assert b"could not be logged" in errors
 
 
+def test_the_command_outlives_its_monitor_and_what_was_recorded_is_recovered(database: str) -> None:
+    command = [*SHELL, "echo begun; read word; echo $word"]
+    process = subprocess.Popen(
+        [*RUN, *QUICK, "--tracking-uri", database, "--", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    time.sleep(2.0)
+    process.kill()
+    process.wait()
+    process.stdin.write(b"on\n")
+    process.stdin.flush()
+    assert process.stdout.read() == b"on\n"
+    recovered = subprocess.run(
+        [RUN[0], "recover"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert recovered.returncode == 0, recovered.stdout + recovered.stderr
+    assert Logged(only_run(database).info.run_id, database).windows() > 3
+
+
 def test_without_mlflow_the_command_runs(tmp_path: Path) -> None:
     (tmp_path / "mlflow.py").write_text("raise ModuleNotFoundError('no', name='mlflow')")
     done = run("--", *SHELL, "sleep 0.5; exit 3", PYTHONPATH=str(tmp_path))
