@@ -100,7 +100,7 @@ def open_timeline(
         FileNotFoundError: there is no such file.
         ValueError: it is no whole recording, the folder has none or several, or the server has no
             such run; `what` as it was given is in the message.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read; a `ConnectionError`: the server did not answer.
         ModuleNotFoundError: a run is asked for, and MLflow is not installed.
     """
     path = find_recording(what)

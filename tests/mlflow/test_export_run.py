@@ -257,3 +257,13 @@ def test_a_run_that_is_not_there_is_wrong_usage(database):
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error: "))
     assert "there is no run 12345678 to be had" in line
+
+
+def test_a_server_that_does_not_answer_is_no_wrong_usage(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "http://ann:a-secret@127.0.0.1:9"  # the discard port: nobody listens
+    done = export("12345678", "--format", "csv", "--tracking-uri", uri)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: the tracking server could not be asked for run 12345678: ")
+    assert "a-secret" not in line
