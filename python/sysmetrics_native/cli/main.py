@@ -9,6 +9,7 @@ import click
 
 _VERBS = {
     "recover": "Send what runs could not log, from spools and recordings",
+    "report": "Make a page of a run or a recording: what limited it, and charts",
 }
 
 
