@@ -55,6 +55,7 @@ __all__ = ["RecordedRun", "RecordedSeries", "Recording", "RecordingError", "Writ
 
 _STATES = ("writing", "ended", "delivered")
 _BYTES_AT_ONCE = 1 << 20
+_BYTES_OF_ROWS_AT_ONCE = 1 << 24
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -232,10 +233,12 @@ class Recording:
         size = os.fstat(self._file).st_size
         return max(0, min(self._capacity, (size - self._data_offset) // self._format.record_bytes))
 
-    def _chunks(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
+    def _chunks(
+        self, begin: int, end: int, at_once: int = _BYTES_AT_ONCE
+    ) -> Iterator[tuple[int, memoryview]]:
         """Bytes of the slots from `begin` up to `end`, some at a time; whole records only."""
         record_bytes = self._format.record_bytes
-        step = max(1, _BYTES_AT_ONCE // record_bytes)
+        step = max(1, at_once // record_bytes)
         for slot in range(begin, end, step):
             count = min(step, end - slot) * record_bytes
             chunk = private_files.read_at(
@@ -286,13 +289,7 @@ class Recording:
             ModuleNotFoundError: NumPy is not installed.
         """
         np = _import_numpy()
-        dtype = np.dtype(
-            [
-                *(("sequence", "u8"), ("tick", "u8"), ("monotonic_ns", "u8"), ("wall_ns", "i8")),
-                ("columns", "f8", (self.columns,)),
-                ("checksum", "u8"),
-            ]
-        )
+        dtype = self._dtype()
         newest = self._newest()
         if newest is None:
             return np.empty(0, dtype)  # type: ignore[no-any-return]  # NumPy is here when needed
@@ -308,6 +305,44 @@ class Recording:
             rows = ring[first : first + newest - oldest + 1]
             expected = np.arange(len(rows), dtype=np.uint64) + np.uint64(oldest)
         return _whole_part(rows, _are_whole(rows) & (rows["sequence"] == expected))
+
+    def row_chunks(self) -> Iterator[Rows]:
+        """The same rows, some megabytes at a time: for recordings larger than memory.
+
+        Each chunk is a copy with at least one row. While the file is being written, what is
+        overwritten before it was read is left out, and what came since this was called, too.
+
+        Raises:
+            ModuleNotFoundError: NumPy is not installed.
+        """
+        np = _import_numpy()
+        dtype = self._dtype()
+        newest = self._newest()
+        if newest is None:
+            return
+        first = (newest + 1) % self._capacity
+        slots = self._slots()
+        for begin, end in ((first, slots), (0, min(first, slots))):
+            for slot, chunk in self._chunks(begin, end, _BYTES_OF_ROWS_AT_ONCE):
+                rows = np.frombuffer(chunk, dtype)
+                whole = _are_whole(rows) & (rows["sequence"] == self._expected(newest, slot, rows))
+                if whole.any():
+                    yield rows if whole.all() else rows[whole]
+
+    def _expected(self, newest: int, slot: int, rows: Rows) -> Any:
+        """The number that each row must have, from the slot of the first of them."""
+        np = _import_numpy()
+        back = (newest % self._capacity - slot - np.arange(len(rows))) % self._capacity
+        return np.uint64(newest) - back.astype(np.uint64)
+
+    def _dtype(self) -> Any:
+        return _import_numpy().dtype(
+            [
+                *(("sequence", "u8"), ("tick", "u8"), ("monotonic_ns", "u8"), ("wall_ns", "i8")),
+                ("columns", "f8", (self.columns,)),
+                ("checksum", "u8"),
+            ]
+        )
 
     def _map(self, twice: bool) -> memoryview | None:
         slots = self._slots()
