@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sysmetrics_native.timeline import Track
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sysmetrics_native.timeline import Track
 
 
 def increase(track: Track) -> float | None:

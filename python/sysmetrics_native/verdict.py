@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sysmetrics_native import totals
-from sysmetrics_native.timeline import Timeline, Track
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sysmetrics_native.timeline import Timeline, Track
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -74,7 +75,7 @@ DISK_FULL = 95.0
 """Percent: file systems slow down and checkpoints fail soon after."""
 
 GPU_USED = 5.0
-"""Percent that a GPU must have reached to count as used: a desktop or a driver's own work is less."""
+"""Percent that a GPU must have reached to count as used: a driver's own work is less."""
 GPU_IDLE = 30.0
 """Mean percent: a GPU that works less than that could be shared, or fed better."""
 GPU_BUSY = 90.0
@@ -353,9 +354,9 @@ def _judge_memory(node: _Node) -> Iterator[Finding]:
             continue
         mask = values >= MEMORY_FULL
         share = _share(mask, _known(values))
+        since = duration(peak[1] - node.start)
         evidence = [
-            f"highest {_percent(peak[0])} of {limit}, "
-            f"{duration(peak[1] - node.start)} after the start",
+            f"highest {_percent(peak[0])} of {limit}, {since} after the start",
             f"at least {_percent(MEMORY_FULL)} for {_of_time(share)}",
             *_mean_of(node, "pressure_memory_some_percentage", "some task waited for memory"),
         ]
@@ -379,9 +380,7 @@ def _judge_memory_stalls(node: _Node) -> Iterator[Finding]:
         node.longest_text(mask),
     ]
     sentence = f"Memory was short: tasks waited for it in {_of_time(share)}."
-    yield Finding(
-        "memory_stalls", LIMITED, sentence, tuple(evidence), share, node.longest(mask)
-    )
+    yield Finding("memory_stalls", LIMITED, sentence, tuple(evidence), share, node.longest(mask))
 
 
 def _judge_swap(node: _Node) -> Iterator[Finding]:
@@ -584,7 +583,7 @@ def _judge_disk_space(node: _Node) -> Iterator[Finding]:
         peak = node.peak(key)
         if peak is not None and peak[0] >= DISK_FULL:
             which = key.removeprefix("disk_usage_percentage")
-            name = f"The disk {which}" if which else "The disk"
+            name = f"The disk{which.replace('_', ' ')}"
             sentence = f"{name} was nearly full: {_percent(peak[0])}."
             text = f"highest {duration(peak[1] - node.start)} after the start"
             yield Finding(f"disk_space{which}", HINT, sentence, (text,), 0.0)
@@ -679,7 +678,9 @@ def _judge_gpu_clocks(node: _Node) -> Iterator[Finding]:
     for number, values in slowed.items():
         peak = heat[number]
         warmth = "" if peak is None else f"; at most {peak[0]:.0f} °C"
-        evidence.append(_mean_and_max(f"readings of GPU {number} with slowed clocks", values) + warmth)
+        evidence.append(
+            _mean_and_max(f"readings of GPU {number} with slowed clocks", values) + warmth
+        )
     worst = max(slowed, key=lambda number: _mean(slowed[number]))
     mask = slowed[worst] >= GPU_THROTTLED
     reason = "Heat" if hot else "Power, heat or hardware"
@@ -701,7 +702,7 @@ def _rates(node: _Node) -> Iterator[tuple[str, Floats]]:
         values = node.steady(f"network_{direction}_megabytes_per_second")
         total = node.tracks.get(f"network_{direction}_megabytes")
         if values is None and total is not None:
-            values = node.means(totals.rate(total, "megabytes_per_second"))
+            values = node.means(totals.rate(total, "megabytes per second"))
         if values is not None:
             yield direction, values
 

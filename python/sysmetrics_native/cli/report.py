@@ -68,14 +68,15 @@ def command(what: str, output: str | None, log_artifact: bool, tracking_uri: str
     except (ModuleNotFoundError, OSError) as error:
         raise click.ClickException(error_text(error)) from None
     page = make_page(timeline)
-    path = output or f"report-{_file_name(timeline.title)}.html"
+    name = what if timeline.origin == "run" else timeline.title
+    path = output or f"report-{_file_name(name)}.html"
     _write(path, page)
     if run is not None:
         _log(page, *run)
 
 
-def _file_name(title: str) -> str:
-    name = _NOT_IN_FILE_NAME.sub("-", title.removesuffix(".smnrec")).strip("-.")
+def _file_name(name: str) -> str:
+    name = _NOT_IN_FILE_NAME.sub("-", name.removesuffix(".smnrec")).strip("-.")
     return name or "run"
 
 
@@ -123,5 +124,5 @@ def _log(page: str, run_id: str, tracking_uri: str | None) -> None:
         raise click.ClickException(
             "--log-artifact needs MLflow: pip install 'mlflow>=2.9'"
         ) from None
-    except Exception as error:  # whatever MLflow and its stores raise
+    except Exception as error:  # noqa: BLE001  # whatever MLflow and its stores raise
         raise click.ClickException(f"the page is not on the run: {error_text(error)}") from None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sysmetrics_native import totals
-from sysmetrics_native.timeline import Timeline, Track
+
+if TYPE_CHECKING:
+    from sysmetrics_native.timeline import Timeline, Track
+
+    Tracks = Mapping[str, Track]
 
 
 class Line(NamedTuple):
@@ -129,9 +133,7 @@ _MACHINE: tuple[tuple[str, str, tuple[_Plan, ...]], ...] = (
                     ("written", "disk_write_megabytes_per_second"),
                 ),
             ),
-            _Plan(
-                *("Busiest device", "%", _PERCENT), (("time in use", "disk_busy_percentage"),)
-            ),
+            _Plan(*("Busiest device", "%", _PERCENT), (("time in use", "disk_busy_percentage"),)),
             _Plan(
                 *("Operations", "/s", None),
                 (
@@ -246,15 +248,13 @@ _HEADROOM = 1.05
 _UNITS = {
     "percentage": "%",
     "megabytes": "MB",
-    "megabytes_per_second": "MB/s",
+    "megabytes per second": "MB/s",
     "watts": "W",
     "joules": "J",
     "celsius": "°C",
     "megahertz": "MHz",
 }
-_PER_SECOND = "_per_second"
-
-Tracks = Mapping[str, Track]
+_PER_SECOND = " per second"
 
 
 def sections(timeline: Timeline) -> tuple[Section, ...]:
@@ -277,11 +277,9 @@ def unit_text(unit: str) -> str:
     """A unit of the catalogue as it is written behind numbers."""
     if unit in _UNITS:
         return _UNITS[unit]
-    if unit == "per_second":
-        return "/s"
     if unit.endswith(_PER_SECOND):
-        return f"{unit.removesuffix(_PER_SECOND).replace('_', ' ')}/s"
-    return unit.replace("_", " ")
+        return f"{unit.removesuffix(_PER_SECOND)}/s"
+    return "/s" if unit == _PER_SECOND.strip() else unit
 
 
 def highest(track: Track) -> float:
@@ -318,7 +316,7 @@ def _rates(tracks: Tracks) -> Iterator[tuple[str, Track]]:
         total = f"network_{direction}_megabytes"
         key = f"{total}_per_second"
         if key not in tracks and total in tracks:
-            track = totals.rate(tracks[total], "megabytes_per_second")
+            track = totals.rate(tracks[total], "megabytes per second")
             if _has_values(track):
                 yield key, track._replace(key=key)
 
@@ -387,7 +385,9 @@ def _limits(tracks: Tracks, lines: Sequence[Line]) -> Iterator[Line]:
     """
     import numpy as np
 
-    used = next((ln.track for ln in lines if ln.track.key == "container_memory_usage_megabytes"), None)
+    used = next(
+        (ln.track for ln in lines if ln.track.key == "container_memory_usage_megabytes"), None
+    )
     share = tracks.get("container_memory_usage_percentage")
     if used is None or share is None:
         return
@@ -434,7 +434,8 @@ def _with_common_axes(section: Section) -> Section:
     rows = tuple(
         row._replace(
             panels=tuple(
-                panel if panel.top is not None
+                panel
+                if panel.top is not None
                 # Nothing but zeros has no scale of its own.
                 else panel._replace(top=tops[panel.title, panel.unit] or None)
                 for panel in row.panels

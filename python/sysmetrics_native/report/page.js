@@ -11,6 +11,7 @@
   const COLORS = 7;
   const PRINTED_WIDTH = 330;
   const SHORTEST_MS = 10;
+  const DAY_MS = 86400000;
 
   let view = whole;
 
@@ -98,7 +99,7 @@
 
   const layout = (chart) => ({
     autosize: true,
-    margin: { l: 48, r: 8, t: 8, b: 28 },
+    margin: { l: 48, r: 8, t: 8, b: data.length < DAY_MS ? 28 : 42 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("soft") },
@@ -114,8 +115,8 @@
       tickformatstops: [
         { dtickrange: [null, 1000], value: "%H:%M:%S.%L" },
         { dtickrange: [1000, 60000], value: "%H:%M:%S" },
-        { dtickrange: [60000, 86400000], value: "%H:%M\n%b %-d" },
-        { dtickrange: [86400000, null], value: "%b %-d" },
+        { dtickrange: [60000, DAY_MS], value: data.length < DAY_MS ? "%H:%M" : "%H:%M\n%b %-d" },
+        { dtickrange: [DAY_MS, null], value: "%b %-d" },
       ],
     },
     yaxis: {

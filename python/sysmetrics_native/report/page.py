@@ -96,7 +96,7 @@ def _document(title: str, body: str, data: str, scripts: tuple[str, ...]) -> str
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{escape(title)} – system metrics</title>
+<title>System metrics: {escape(title)}</title>
 <style>{_file("page.css")}</style>
 </head>
 <body>
@@ -244,7 +244,7 @@ def _gpu_joules(timeline: Timeline) -> Iterator[float]:
 
 
 def _energy(joules: float) -> str:
-    return f"{joules / _WATT_SECONDS:.3g} Wh ({joules / 1000:.3g} kJ)"
+    return f"{_figure(joules / _WATT_SECONDS)} Wh ({_figure(joules / 1000)} kJ)"
 
 
 def _gaps_text(timeline: Timeline) -> str:
@@ -271,9 +271,9 @@ def _gaps_text(timeline: Timeline) -> str:
 def _footer(timeline: Timeline, data: _Data) -> str:
     zone = _Clock(timeline).zone_text
     return (
-        f"<footer><p>Times are those of {escape(zone)}. A line has at most {data.most} points; where "
-        "it would have more, they are means, and the band around it keeps the smallest and the "
-        "largest value. Where nothing was measured, lines are interrupted.</p></footer>"
+        f"<footer><p>Times are those of {escape(zone)}. A line has at most {data.most} points; "
+        "where it would have more, they are means, and the band around it keeps the smallest and "
+        "the largest value. Where nothing was measured, lines are interrupted.</p></footer>"
     )
 
 
@@ -334,7 +334,7 @@ def _row(row: Row, data: _Data) -> str:
 
 def _panel(panel: Panel, data: _Data) -> str:
     number = data.add(panel)
-    title = f"{escape(panel.title)} " if panel.title else ""
+    title = f"<span>{escape(panel.title)}</span> " if panel.title else ""
     said = "; ".join(_in_words(line, panel.unit) for line in panel.lines)
     label = escape(f"{panel.title}: {said}" if panel.title else said, quote=True)
     return (
@@ -404,7 +404,7 @@ def _packed(values: Floats | None) -> str:
 
 def _numbers(sections: Iterable[Section]) -> str:
     """What the charts show, as a table: for those who read, search, copy, or have no JavaScript."""
-    rows = []
+    rows: list[str] = []
     for section in sections:
         for row in section.rows:
             for panel in row.panels:
