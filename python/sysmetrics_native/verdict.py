@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 NOTE, HINT, LIMITED, FAILED = range(4)
 """Severities: good to know; worth a look; it held the run up; something was killed."""
 
+MOST_NAMED = 4
+"""GPUs whose numbers are told one by one."""
+
 NOTHING = "Nothing limited it that these metrics show."
 NO_METRICS = "There are no system metrics to judge."
 
@@ -321,6 +324,14 @@ def _numbers(what: str, numbers: Sequence[int]) -> str:
     return f"{what}s {', '.join(texts[:-1])} and {texts[-1]}"
 
 
+def _each(what: str, gpus: Mapping[int, Floats]) -> Iterator[str]:
+    """Numbers of some GPUs, and of the others how many they are."""
+    for number, values in list(gpus.items())[:MOST_NAMED]:
+        yield _mean_and_max(f"{what} of GPU {number}", values)
+    if len(gpus) > MOST_NAMED:
+        yield f"and {len(gpus) - MOST_NAMED} more"
+
+
 def _mean_of(node: _Node, key: str, what: str) -> Iterator[str]:
     values = node.steady(key)
     if values is not None:
@@ -379,7 +390,7 @@ def _judge_memory_stalls(node: _Node) -> Iterator[Finding]:
         *_mean_of(node, "pressure_memory_full_percentage", "all tasks waited for memory"),
         node.longest_text(mask),
     ]
-    sentence = f"Memory was short: tasks waited for it in {_of_time(share)}."
+    sentence = f"Memory was short: tasks waited for it during {_of_time(share)}."
     yield Finding("memory_stalls", LIMITED, sentence, tuple(evidence), share, node.longest(mask))
 
 
@@ -572,7 +583,7 @@ def _judge_disk(node: _Node) -> Iterator[Finding]:
         *_mean_of(node, "disk_busy_percentage", "busiest disk"),
         node.longest_text(mask),
     ]
-    sentence = f"The disks were the limit: programs waited for them in {_of_time(share)}."
+    sentence = f"The disks were the limit: programs waited for them during {_of_time(share)}."
     yield Finding("disk", LIMITED, sentence, tuple(evidence), share, node.longest(mask))
 
 
@@ -600,7 +611,7 @@ def _judge_gpus(node: _Node) -> Iterator[Finding]:
         share = max(limited.values())
         best = max(limited, key=limited.__getitem__)
         evidence = [
-            *(_mean_and_max(f"utilization of GPU {n}", used[n]) for n in limited),
+            *_each("utilization", {n: used[n] for n in limited}),
             node.longest_text(used[best] >= GPU_BUSY),
             *_mean_of(node, f"gpu_{best}_sm_active_percentage", f"SMs of GPU {best} at work"),
         ]
@@ -622,7 +633,7 @@ def _judge_idle_gpus(node: _Node, used: Mapping[int, Floats]) -> Iterator[Findin
         mask = used[worst] < GPU_IDLE
         share = _share(mask, _known(used[worst]))
         evidence = [
-            *(_mean_and_max(f"utilization of GPU {number}", used[number]) for number in idle),
+            *_each("utilization", {number: used[number] for number in idle}),
             f"GPU {worst} below {_percent(GPU_IDLE)} for {_of_time(share)}",
             node.longest_text(mask),
         ]
@@ -653,7 +664,7 @@ def _judge_gpu_memory(node: _Node) -> Iterator[Finding]:
         return
     evidence = tuple(
         f"GPU {number}: highest {_percent(peak)}, {duration(time - node.start)} after the start"
-        for number, (peak, time) in peaks.items()
+        for number, (peak, time) in list(peaks.items())[:MOST_NAMED]
     )
     sentence = (
         f"The memory of {_numbers('GPU', list(peaks))} was nearly full: a larger batch would not "
@@ -672,24 +683,21 @@ def _judge_gpu_clocks(node: _Node) -> Iterator[Finding]:
     }
     if not slowed:
         return
-    heat = {n: node.peak(f"gpu_{n}_temperature_celsius") for n in slowed}
-    hot = [number for number, peak in heat.items() if peak is not None and peak[0] >= GPU_HOT]
-    evidence = []
-    for number, values in slowed.items():
-        peak = heat[number]
-        warmth = "" if peak is None else f"; at most {peak[0]:.0f} °C"
-        evidence.append(
-            _mean_and_max(f"readings of GPU {number} with slowed clocks", values) + warmth
-        )
+    heat = [node.peak(f"gpu_{number}_temperature_celsius") for number in slowed]
+    hottest = max((peak[0] for peak in heat if peak is not None), default=None)
+    is_hot = hottest is not None and hottest >= GPU_HOT
+    evidence = [*_each("readings with slowed clocks", slowed)]
+    if hottest is not None:
+        evidence.append(f"highest temperature: {hottest:.0f} °C")
     worst = max(slowed, key=lambda number: _mean(slowed[number]))
     mask = slowed[worst] >= GPU_THROTTLED
-    reason = "Heat" if hot else "Power, heat or hardware"
+    reason = "Heat" if is_hot else "Power, heat or hardware"
     sentence = (
         f"{reason} slowed the clocks of {_numbers('GPU', list(slowed))}: in "
         f"{_percent(_mean(slowed[worst]))} of readings."
     )
     share = _share(mask, _known(slowed[worst]))
-    severity = LIMITED if hot else HINT
+    severity = LIMITED if is_hot else HINT
     yield Finding("gpu_clocks", severity, sentence, tuple(evidence), share, node.longest(mask))
 
 

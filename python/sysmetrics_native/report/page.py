@@ -33,6 +33,10 @@ _DATA_BYTES = 2_000_000
 _BYTES_OF_POINT = 4 * 4 * 4 / 3
 """Four numbers of four bytes, in Base64."""
 
+_FEW_ROWS = 2
+"""More of a section are small multiples: they must fit side by side, and on few screens."""
+_FIRST_PANELS = 3
+
 _WATT_SECONDS = 3600.0
 _LONGEST_POWER_STEP = 3.0
 """In usual intervals: power that nobody read for longer is not added up."""
@@ -314,7 +318,9 @@ def _toolbar() -> str:
 
 
 def _section(section: Section, data: _Data) -> str:
-    rows = "\n".join(_row(row, data) for row in section.rows)
+    # Of several GPUs or nodes one sees the first charts of each at a glance, and may open the rest.
+    most = _FIRST_PANELS if len(section.rows) > _FEW_ROWS else None
+    rows = "\n".join(_row(row, data, most) for row in section.rows)
     if section.name == "others":
         return (
             f'<details class="charts" id="others"><summary>{escape(section.title)}</summary>\n'
@@ -326,10 +332,15 @@ def _section(section: Section, data: _Data) -> str:
     )
 
 
-def _row(row: Row, data: _Data) -> str:
+def _row(row: Row, data: _Data, most: int | None) -> str:
     title = f"<h3>{escape(row.title)}</h3>" if row.title else ""
-    panels = "\n".join(_panel(panel, data) for panel in row.panels)
-    return f'<div class="row">{title}<div class="panels">{panels}</div></div>'
+    panels = [_panel(panel, data) for panel in row.panels]
+    first = "\n".join(panels[:most])
+    rest = "\n".join([] if most is None else panels[most:])
+    if rest:
+        summary = escape(f"More of {row.title}" if row.title else "More")
+        rest = f'<details><summary>{summary}</summary><div class="panels">{rest}</div></details>'
+    return f'<div class="row">{title}<div class="panels">{first}</div>{rest}</div>'
 
 
 def _panel(panel: Panel, data: _Data) -> str:
