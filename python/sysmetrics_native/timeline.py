@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _NS_PER_SECOND = 1_000_000_000
 _SECONDS_PER_NS = 1e-9
-_GAP = 3.0
+GAP = 3.0
 """Longer than so many times what is usual between two values, nothing is known in between."""
 _SHORTEST_GAP = 1.5
 """The same where rows are known to be missing."""
@@ -176,12 +176,12 @@ def node_of(recording: Recording) -> str | None:
     return recording.run.key_prefix.removeprefix(METRIC_PREFIX).rstrip("/") or None
 
 
-def facts_of(recording: Recording, seconds: float) -> dict[str, str]:
+def facts_of(recording: Recording, seconds: float | None = None) -> dict[str, str]:
     """What a recording says of itself, for people.
 
     Args:
         recording: it.
-        seconds: from its first row to its last.
+        seconds: from its first row to its last, where that is known.
     """
     if recording.is_being_written():
         ending = "still being written"
@@ -194,7 +194,7 @@ def facts_of(recording: Recording, seconds: float) -> dict[str, str]:
         "run": "" if run is None else run.run_id,
         "tracking server": "" if run is None else run.tracking_uri,
         "started": local_time(recording.started),
-        "lasted": duration(seconds),
+        "lasted": "" if seconds is None else duration(seconds),
         "host": recording.writer.host,
         "how it ended": ending,
         "package": f"sysmetrics-native {recording.package} ({recording.backend} backend)",
@@ -315,7 +315,7 @@ def find_gaps(
     if len(passed) == 0:
         return np.empty(0, np.int64), np.empty(0)
     usual = max(interval, float(np.median(passed)))
-    is_gap = passed > _GAP * usual
+    is_gap = passed > GAP * usual
     if lost is not None:
         is_gap |= lost & (passed > _SHORTEST_GAP * usual)
     at = np.flatnonzero(is_gap) + 1

@@ -8,6 +8,7 @@ import importlib.metadata
 import click
 
 _VERBS = {
+    "export": "Write a run or a recording as Parquet, CSV, JSON or a Perfetto trace",
     "recover": "Send what runs could not log, from spools and recordings",
     "report": "Make a page of a run or a recording: what limited it, and charts",
 }
