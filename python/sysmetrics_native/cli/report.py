@@ -81,8 +81,10 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: str, page: str) -> None:
+    # A page is there whole or not at all; but what is no file (/dev/stdout) must stay what it is.
+    is_replaced = path != "-" and (os.path.isfile(path) or not os.path.exists(path))
     try:
-        with click.open_file(path, "w", encoding="utf-8", atomic=path != "-") as file:
+        with click.open_file(path, "w", encoding="utf-8", atomic=is_replaced) as file:
             file.write(page)
     except OSError as error:
         raise click.ClickException(f"the page could not be written: {error_text(error)}") from None
