@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sysmetrics_native.timeline import Timeline, Track
 
@@ -23,7 +24,9 @@ def make_track(
     spread: float | None = None,
 ) -> Track:
     """A track from its values, or from one value for all of 100 times."""
-    array = np.full(100, float(values)) if np.isscalar(values) else np.asarray(values, float)
+    array: NDArray[np.float64] = np.asarray(values, np.float64)
+    if array.ndim == 0:
+        array = np.full(100, array)
     times = START + interval * np.arange(1, len(array) + 1)
     low = None if spread is None else array - spread
     high = None if spread is None else array + spread

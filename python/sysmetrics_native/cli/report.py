@@ -11,7 +11,7 @@ import click
 
 from sysmetrics_native.redaction import error_text
 
-_NEEDED = ("numpy", "plotly")
+_NEEDED = ("plotly", "numpy")
 _EXTRA = "pip install 'sysmetrics-native[report]'"
 _NOT_IN_FILE_NAME = re.compile(r"[^\w.-]+")
 _ARTIFACT_FOLDER, _ARTIFACT_NAME = "system_metrics", "report.html"
@@ -56,7 +56,9 @@ def command(what: str, output: str | None, log_artifact: bool, tracking_uri: str
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise click.ClickException(f"report needs {' and '.join(missing)}: {_EXTRA}")
+        names = " and ".join(missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise click.ClickException(f"report needs {names}, which {verb} not installed: {_EXTRA}")
     from sysmetrics_native.report.page import make_page
     from sysmetrics_native.timeline import open_timeline
 

@@ -22,8 +22,11 @@
     const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
     return new Float32Array(bytes.buffer);
   };
+  // As text: the library takes numbers for moments, and shows them in the reader's time zone.
+  const texts = (moments) =>
+    moments.map((at) => new Date(at).toISOString().replace("T", " ").replace("Z", ""));
   const times = data.times.map((text) =>
-    Float64Array.from(floats(text), (seconds) => data.start + 1000 * seconds));
+    texts(Array.from(floats(text), (seconds) => data.start + 1000 * seconds)));
 
   const isolated = (values) => Array.from(values, (value, place) =>
     !isNaN(value) && !(values[place - 1] === values[place - 1] && place > 0) &&
@@ -111,7 +114,7 @@
     showlegend: chart.lines.length > 1,
     legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom" },
     xaxis: {
-      ...axes(), type: "date", range: view.slice(), hoverformat: "%H:%M:%S.%L", nticks: 6,
+      ...axes(), type: "date", range: texts(view), hoverformat: "%H:%M:%S.%L", nticks: 6,
       tickformatstops: [
         { dtickrange: [null, 1000], value: "%H:%M:%S.%L" },
         { dtickrange: [1000, 60000], value: "%H:%M:%S" },
@@ -127,6 +130,8 @@
 
   const config = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false };
 
+  const parsed = (at) => Date.parse(at.length > 10 ? `${at.replace(" ", "T")}Z` : at);
+
   // ---- drawing, one chart at a time so that the page answers --------------------------------
 
   const shown = new Map(); // what each chart that is drawn shows
@@ -139,9 +144,7 @@
     Plotly.newPlot(element, traces(chart), layout(chart), config);
     element.on("plotly_relayout", (change) => {
       const range = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-      if (range[0] !== undefined) {
-        show(range.map((at) => (typeof at === "number" ? at : Date.parse(`${at.replace(" ", "T")}Z`))));
-      }
+      if (range[0] !== undefined) show(range.map(parsed));
     });
     element.on("plotly_doubleclick", () => show(whole));
   };
@@ -150,7 +153,7 @@
     if (!shown.has(element)) draw(element);
     else if (shown.get(element) !== view) {
       shown.set(element, view);
-      Plotly.relayout(element, { "xaxis.range": view.slice() });
+      Plotly.relayout(element, { "xaxis.range": texts(view) });
     }
   };
 
@@ -212,7 +215,7 @@
     if (button.dataset.from) {
       const [from, to] = [Number(button.dataset.from), Number(button.dataset.to)];
       const margin = (to - from) * 0.1;
-      show([data.start + from - margin, data.start + to + margin]);
+      show([Math.max(whole[0], data.start + from - margin), Math.min(whole[1], data.start + to + margin)]);
       document.querySelector(".charts").scrollIntoView({ behavior: "smooth" });
     }
   });
