@@ -27,7 +27,7 @@ def make_track(
     array: NDArray[np.float64] = np.asarray(values, np.float64)
     if array.ndim == 0:
         array = np.full(100, array)
-    times = START + interval * np.arange(1, len(array) + 1)
+    times: NDArray[np.float64] = START + interval * np.arange(1.0, len(array) + 1)
     low = None if spread is None else array - spread
     high = None if spread is None else array + spread
     return Track(key, node, unit, kind, times, array, low, high)
