@@ -24,7 +24,7 @@ MAKEFLAGS += --no-print-directory
 # The goals print as they go, and the last one, pytest, has the last word.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-python test-c lint types format bench wheel wheel-pure \
+.PHONY: help demo test test-python test-c lint types format catalogue bench wheel wheel-pure \
 	test-pure test-oldest test-elsewhere test-versions clean check check-python check-cc
 
 # $(call two_at_a_time,goals): what waits most of the time; the output of each comes when it has ended.
@@ -40,7 +40,7 @@ demo: check .venv/.demo .venv/.package ## Builds and installs the package into .
 test: check lint types test-c test-python ## Lint, types, the C tests (plain, ASan+UBSan, TSan), then pytest
 
 test-python: check .venv/.test .venv/.package ## Runs pytest against the native build; ARGS=... is passed on
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-c: check $(if $(LINUX),test-c-plain test-c-asan test-c-tsan) ## Runs the C tests plain and with sanitizers
 
@@ -57,6 +57,9 @@ format: check-python .venv/.lint ## Formats the Python and the C code
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	@find csrc tests benchmarks -name '*.[ch]' | xargs $(BIN)/clang-format -i
+
+catalogue: check .venv/.package ## Writes docs/metrics.md from the sources' own tables
+	$(BIN)/python -m scripts.write_catalogue
 
 bench: check .venv/.bench .venv/.package ## Runs the benchmarks; ARGS=... is passed on
 	$(BIN)/python -m benchmarks $(ARGS)

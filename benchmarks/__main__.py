@@ -21,6 +21,7 @@ from benchmarks import (
     recorder,
     report,
     requests_per_window,
+    sources,
 )
 from benchmarks.bench import Bench
 from benchmarks.report import Result
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[[Bench], Result]] = {
     "big_proc_stat": big_proc_stat.run,
     "memory": memory.run,
     "gpus": gpus.run,
+    "sources": sources.run,
 }
 USUAL_ROUNDS = 3
 QUICK_ROUNDS = 1
@@ -60,7 +62,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=positive, help=f"alternating rounds (default {USUAL_ROUNDS}, quick 1)"
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, about 1.5 minutes")
+    parser.add_argument("--quick", action="store_true", help="one short round, about 2.5 minutes")
     parser.add_argument(
         "--only", nargs="+", choices=MEASURES, metavar="NAME", help=f"some of: {names}"
     )
@@ -70,6 +72,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         default=Path("build/benchmarks.json"),
         help="where the table and every raw turn are written (default %(default)s)",
+    )
+    parser.add_argument(
+        "--costs", type=Path, metavar="FILE", help="where what `sources` finds is written, too"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return parser.parse_args(arguments)
@@ -114,6 +119,9 @@ def main(arguments: Sequence[str]) -> int:
     report.print_table(results, rounds)
     report.write_json(options.json, results, context, arguments)
     print(f"every raw turn: {options.json}")
+    costs = results.get("sources")
+    if options.costs is not None and isinstance(costs, sources.Costs):
+        sources.write_costs(options.costs, costs)
     missed = [row for result in results.values() for row in result.missed]
     return 1 if options.check and missed else 0
 

@@ -43,14 +43,14 @@ def proc_stat() -> str:
 def bare_read(bench: Bench, file: Path, length: int) -> Figures:
     """One run of the floor; length 0 is the whole file."""
     program = compile_program("bare_read", bench.folder)
-    arguments = (file, length, RATE, TURN_SECONDS)
-    cost_ns, reads = run_program(program, *arguments, seconds=TURN_SECONDS)
+    read = f"start,{length},0,{file}" if length else f"whole,0,0,{file}"
+    cost_ns, reads = run_program(program, RATE, TURN_SECONDS, read, seconds=TURN_SECONDS)
     return {FIGURE: cost_ns / reads / 1e3}
 
 
 def sampler(bench: Bench, procfs: Path) -> Figures:
     """One run of our sampler with the source `cpu` alone."""
-    child = bench.serving("sampler", "native", "cpu", procfs)
+    child = bench.serving("sampler", "native", "cpu", f"procfs_path={procfs}")
     figures = child.ask(RATE, TURN_SECONDS, seconds=TURN_SECONDS)
     return {**figures, FIGURE: figures["cpu_cost_us"]}
 

@@ -45,7 +45,7 @@ def bare_loop(bench: Bench, rate: float, seconds: float) -> Figures:
 
 def sampler(bench: Bench, backend: str, rate: float) -> Figures:
     """One run of our sampler."""
-    child = bench.serving("sampler", backend, SOURCES, "/proc")
+    child = bench.serving("sampler", backend, SOURCES)
     return child.ask(rate, TURN_SECONDS, seconds=TURN_SECONDS)
 
 

@@ -23,7 +23,7 @@ PAIRS = 4
 
 def sampler(bench: Bench, recorder: object, rate: float) -> Figures:
     """One run of our sampler."""
-    child = bench.serving("sampler", "native", SOURCES, "/proc", recorder)
+    child = bench.serving("sampler", "native", SOURCES, f"recorder={recorder}")
     return child.ask(rate, TURN_SECONDS, seconds=TURN_SECONDS)
 
 

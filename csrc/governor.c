@@ -2,6 +2,9 @@
 
 #include <math.h>
 
+/* So that five readings are not four because of what a division lost. */
+static const double ROUNDING = 1e-9;
+
 /* So many readings tell what one costs; fewer move the estimate a little. */
 static const double READINGS_THAT_TELL = 4.0;
 
@@ -114,7 +117,7 @@ static double fair_share(const smn_governor *governor, const smn_load *loads, in
 static void set_pace(smn_load *load, const smn_governor *governor, double share)
 {
     double a_window = share * (double)governor->interval_ns / load->cost_ns *
-                      (double)governor->window_ticks;
+                      (double)governor->window_ticks * (1.0 + ROUNDING);
     load->per_window = a_window >= 1.0 ? (uint32_t)a_window : 1;
     load->every_windows = a_window >= 1.0 ? 1 : (uint64_t)ceil(fmin(1.0 / a_window, 1e9));
 }

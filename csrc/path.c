@@ -17,3 +17,14 @@ bool smn_path_join(char *path, size_t size, const char *const texts[])
     path[at] = '\0';
     return true;
 }
+
+const char *smn_path_number(char text[SMN_PATH_NUMBER_BYTES], uint64_t number)
+{
+    char *at = text + SMN_PATH_NUMBER_BYTES - 1;
+    *at = '\0';
+    do {
+        *--at = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return at;
+}

@@ -200,6 +200,7 @@ static int open_environment(smn_sampler *sampler, const smn_options *options, ch
     int self = own_pid(environment->procfs);
     environment->foreign_procfs = self != (int)getpid();
     environment->pid = options->pid != 0 ? options->pid : self;
+    environment->process_alone = options->process_alone != 0;
     environment->text = &sampler->text;
     environment->clock = &sampler->clock;
     environment->gpus = options->gpus != NULL ? smn_gpus_retain(options->gpus) : NULL;

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +41,45 @@ int smn_schema_add_series(smn_schema *schema, const smn_series_spec *spec)
     series->spec.denominator += schema->open_column;
     schema->series_count++;
     return 0;
+}
+
+enum {
+    KEY_BYTES = 128 /* more than any key of a device */
+};
+
+/* Appends text of `length` bytes; what has no place is cut. */
+static void append(char key[KEY_BYTES], const char *text, size_t length)
+{
+    size_t used = strlen(key);
+    snprintf(key + used, KEY_BYTES - used, "%.*s", (int)length, text);
+}
+
+static void put_numbers(char key[KEY_BYTES], const char *pattern, int i, int j)
+{
+    *key = '\0';
+    while (*pattern != '\0') {
+        size_t length = strcspn(pattern, "{");
+        append(key, pattern, length);
+        pattern += length;
+        bool is_first = strncmp(pattern, "{i}", 3) == 0;
+        if (is_first || strncmp(pattern, "{j}", 3) == 0) {
+            char number[16];
+            snprintf(number, sizeof number, "%d", is_first ? i : j);
+            append(key, number, strlen(number));
+            pattern += 3;
+        } else if (*pattern != '\0') {
+            append(key, pattern++, 1);
+        }
+    }
+}
+
+int smn_schema_add_numbered(smn_schema *schema, const smn_series_spec *spec, int i, int j)
+{
+    char key[KEY_BYTES];
+    put_numbers(key, spec->key, i, j);
+    smn_series_spec numbered = *spec;
+    numbered.key = key;
+    return smn_schema_add_series(schema, &numbered);
 }
 
 int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t count)

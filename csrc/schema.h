@@ -13,7 +13,7 @@
 #include "sysmetrics.h"
 
 typedef struct {
-    const char *key;
+    const char *key; /* of one of several devices or paths: with {i}, {j} or {_path} in it */
     const char *unit;
     int kind;        /* SMN_GAUGE … SMN_RATIO */
     int numerator;   /* column that is read, or whose increase is taken */
@@ -25,10 +25,15 @@ typedef struct {
      * a CPU is either 0 % or 100 % busy, which says nothing.
      */
     double quantum;
+    /* For docs/metrics.md: what the value tells, which file or call it is made from, and how. */
+    const char *meaning;
+    const char *reads;
+    const char *formula;
 } smn_series_spec;
 
 typedef struct {
-    smn_series_spec spec; /* its strings belong to the schema, its columns count within the row */
+    /* Its key and unit belong to the schema, its columns count within the row. */
+    smn_series_spec spec;
     const char *source;
 } smn_series;
 
@@ -49,7 +54,10 @@ void smn_schema_add_columns(smn_schema *schema, int count);
 /* Adds a copy of spec, whose columns count from the source's first. -ENOMEM. */
 int smn_schema_add_series(smn_schema *schema, const smn_series_spec *spec);
 
-/* The same for a list. */
+/* The same for device i, or j of device i: the numbers take the places of {i} and {j}. */
+int smn_schema_add_numbered(smn_schema *schema, const smn_series_spec *spec, int i, int j);
+
+/* The first for a list. */
 int smn_schema_add_all(smn_schema *schema, const smn_series_spec *specs, size_t count);
 
 /*

@@ -20,6 +20,7 @@ typedef struct {
     bool foreign_procfs;   /* procfs belongs to another view of the machine, e.g. /host/proc */
     smn_text_buffer *text; /* for the readings of kernel files */
     int pid; /* whose processes and container are meant, as procfs numbers it; 0: it does not */
+    bool process_alone;             /* without its descendants */
     const char *disk_paths;         /* one a line */
     const char *network_interfaces; /* "physical", "all", or names, one a line */
     smn_gpus *gpus;                 /* NULL: none */
@@ -51,6 +52,9 @@ typedef struct {
     /* … and how far apart its readings have to be, in time; 0: as usual. NULL where nobody cares.
      */
     void (*slow_down)(void *state, uint64_t apart_ns);
+    /* Every series that it may declare, on whatever machine; docs/metrics.md is made of them. */
+    const smn_series_spec *series;
+    int series_count;
 } smn_source;
 
 /* All sources, in the order of the row; ends with NULL. */

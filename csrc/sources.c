@@ -1,5 +1,7 @@
 #include "source.h"
 
+#include <errno.h>
+
 #include "sysmetrics.h"
 
 /*
@@ -11,8 +13,10 @@
     ADD(memory)                                                                                    \
     ADD(disk_space)                                                                                \
     ADD(network)                                                                                   \
+    ADD(container)                                                                                 \
     ADD(cpu_detail)                                                                                \
     ADD(memory_detail)                                                                             \
+    ADD(process)                                                                                   \
     ADD(disk_io)                                                                                   \
     ADD(network_rate)                                                                              \
     ADD(rdma)                                                                                      \
@@ -38,12 +42,42 @@ int smn_source_count(void)
     return SOURCE_COUNT;
 }
 
+static const smn_source *source_at(int index)
+{
+    return index >= 0 && index < SOURCE_COUNT ? smn_sources[index] : NULL;
+}
+
 const char *smn_source_name(int index)
 {
-    return index >= 0 && index < SOURCE_COUNT ? smn_sources[index]->name : NULL;
+    const smn_source *source = source_at(index);
+    return source != NULL ? source->name : NULL;
 }
 
 int smn_source_is_default(int index)
 {
-    return index >= 0 && index < SOURCE_COUNT && smn_sources[index]->by_default;
+    const smn_source *source = source_at(index);
+    return source != NULL && source->by_default;
+}
+
+uint64_t smn_source_min_interval_ns(int index)
+{
+    const smn_source *source = source_at(index);
+    return source != NULL ? source->min_interval_ns : 0;
+}
+
+int smn_source_series(int index, int place, smn_known_series *series)
+{
+    const smn_source *source = source_at(index);
+    if (source == NULL || place < 0 || place >= source->series_count)
+        return -EINVAL;
+    const smn_series_spec *spec = &source->series[place];
+    *series = (smn_known_series){
+        .key = spec->key,
+        .unit = spec->unit,
+        .kind = spec->kind,
+        .meaning = spec->meaning,
+        .reads = spec->reads,
+        .formula = spec->formula,
+    };
+    return 0;
 }

@@ -35,6 +35,7 @@ typedef struct {
     /* Of the rates: NULL or "physical", "all", or names, one a line. */
     const char *network_interfaces;
     int pid;                /* whose processes and container are meant; 0: the caller's */
+    int process_alone;      /* 1: the source `process` leaves out the descendants of pid */
     double overhead_budget; /* the share of one core that the sources may take; 0: any */
     smn_gpus *gpus; /* for the sources that read them, or NULL; the sampler keeps them alive */
 } smn_options;
@@ -91,10 +92,26 @@ typedef struct {
     uint64_t max_cost_ns;
 } smn_source_stats;
 
+/* A series that a source knows, whether or not this machine has it. */
+typedef struct {
+    const char *key; /* {i}, {j} and {_path} stand for what tells devices and paths apart */
+    const char *unit;
+    int kind;            /* SMN_GAUGE … SMN_RATIO */
+    const char *meaning; /* what its value tells people */
+    const char *reads;   /* the kernel's file, or the call of a driver, that it is made from … */
+    const char *formula; /* … and how; Δ is the increase of a counter, Δt the time that passed */
+} smn_known_series;
+
 /* The table of sources: 0 ≤ index < smn_source_count(). */
 int smn_source_count(void);
 const char *smn_source_name(int index);
 int smn_source_is_default(int index);
+
+/* How far apart its readings are at least; 0: as often as there are ticks. */
+uint64_t smn_source_min_interval_ns(int index);
+
+/* The series of a source, in order: 0, or -EINVAL behind the last. */
+int smn_source_series(int index, int place, smn_known_series *series);
 
 /*
  * Opens the sources and lays out the rings; no thread runs yet. On failure

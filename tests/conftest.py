@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ import pytest
 from sysmetrics_native import Sampler, settings
 from sysmetrics_native.backends import is_native_built
 from tests.fake_gpus import AMD_SMI, FakeGpus, build
+from tests.hanging_mount import HangingMount
 from tests.procfs_tree import ProcfsTree
+from tests.support import default_as_in_mlflow
 
 # A pure wheel has no native backend: there this variable says so, and that the rest must pass.
 _ONLY_BACKEND = os.environ.get("SYSMETRICS_NATIVE_TEST_BACKEND")
@@ -55,6 +58,8 @@ def clean_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
             "MLFLOW_RUN_ID",
         ):
             monkeypatch.delenv(name)
+    # How fast a machine is does not decide what a test sees; those of the governor say theirs.
+    monkeypatch.setenv("SYSMETRICS_NATIVE_OVERHEAD_BUDGET", "1")
     before = dict(os.environ)
     settings.reset()
     yield
@@ -71,6 +76,13 @@ def backend(request: pytest.FixtureRequest) -> str:
     if name == "native":
         assert is_native_built(), "the C core is missing from this installation"
     return name
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path fits into a key, as that of `tmp_path` need not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -95,10 +107,21 @@ class MakeSampler(Protocol):
 
 @pytest.fixture
 def make_sampler(backend: str) -> Iterator[MakeSampler]:
-    """Makes samplers, and stops those that a failed test leaves running."""
+    """Makes samplers, and stops those that a failed test leaves running.
+
+    By default they read what MLflow does, whether or not these tests run in a container.
+    """
     samplers = []
 
     def make(**options: Any) -> Sampler:
+        sources = options.get("sources", "default")
+        default = default_as_in_mlflow(backend)
+        if (
+            default != "default"
+            and isinstance(sources, str)
+            and sources.startswith(("default", "-"))
+        ):
+            options["sources"] = f"{sources},-container"
         sampler = Sampler(backend=backend, **options)
         samplers.append(sampler)
         return sampler
@@ -139,3 +162,18 @@ def rocm_path(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "lib").symlink_to(build(AMD_SMI))
     return folder
+
+
+@pytest.fixture
+def hanging_mount(tmp_path: Path) -> Iterator[HangingMount]:
+    """Such a mount; skips the test where one cannot be had."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs mounts of Linux")
+    try:
+        mount = HangingMount(tmp_path / "server")
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    try:
+        yield mount
+    finally:
+        mount.close()

@@ -24,6 +24,9 @@ class ProcfsTree:
         # Without a `self` of our own pid the procfs is somebody else's, and then 1/net/dev counts.
         (root / "self").symlink_to(str(os.getpid()))
         (root / "net").mkdir()
+        (root / str(os.getpid())).mkdir()
+        # The disk is one of this machine, so that no thread of its own reads it.
+        self.write("self/mountinfo", "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n")
         self.write_stat([0, 0, 0, 0])
         self.write_meminfo(MemTotal=1000, MemAvailable=250)
         self.write_net_dev({"lo": (0, 0)})

@@ -85,6 +85,7 @@ def sample(backend: str, cost: float = COST_SECONDS, **options: object) -> Gover
     usual = {"interval": interval, "samples_per_window": samples, "sources": "cpu,memory"}
     options = {**usual, **options}
     environment = {**os.environ, "SMN_FAKE_STAT_MS": str(cost * 1e3)}
+    del environment["SYSMETRICS_NATIVE_OVERHEAD_BUDGET"]  # which the tests have for the others
     if backend == "native":
         environment["LD_PRELOAD"] = str(build(EXPENSIVE_STAT) / EXPENSIVE_STAT.file)
     outcome = subprocess.run(
@@ -189,7 +190,7 @@ def test_any_sources_stay_inside_any_budget(
         load.count(cost)
     governor.decide(loads, 1.0)
     if any(load.is_slowed for load in loads):
-        assert shares(loads, interval, window) <= budget * (1 + 1e-9)
+        assert shares(loads, interval, window) <= budget * (1 + 1e-8)
         cheapest_slowed = min(load.cost for load in loads if load.is_slowed)
         untouched = [load for load in loads if not load.is_slowed and load.usual_ticks == 1]
         assert all(load.cost <= cheapest_slowed for load in untouched)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,19 +17,30 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from sysmetrics_native import Sampler, Series, Window
+from sysmetrics_native import Sampler, Series, Window, catalog
 from sysmetrics_native.backends import psutil as backend_module
 from sysmetrics_native.backends import psutil_sources as sources_module
 from tests.support import (
     DEFAULT_KEYS,
     PATIENCE_SECONDS,
     assert_on_the_grid,
+    busy_processes,
     position_after,
+    retry,
     sampling_threads,
     wait_until,
 )
 
 CPU = "cpu_utilization_percentage"
+PROCESS_CPU = "process_cpu_percentage"
+PROCESS_KEYS = [
+    PROCESS_CPU,
+    "process_memory_rss_megabytes",
+    "process_memory_vms_megabytes",
+    "process_memory_percentage",
+    "process_threads",
+    *(["process_open_files"] if hasattr(psutil.Process, "num_fds") else []),
+]
 RECEIVED = "network_receive_megabytes"
 SENT = "network_transmit_megabytes"
 
@@ -109,13 +123,12 @@ def interfaces(**counted: tuple[int, int]) -> Mapping[str, Flow]:
 
 
 def test_it_has_the_sources_of_the_catalogue():
-    assert list(sources_module.SOURCES) == list(DEFAULT_KEYS)
-    for choice in ("default", "all"):
+    everything = {**DEFAULT_KEYS, "process": PROCESS_KEYS}
+    assert list(sources_module.SOURCES) == list(everything)
+    for choice, expected in (("default", DEFAULT_KEYS), ("all", everything)):
         sampler = Sampler(backend="psutil", sources=choice)
-        assert list(sampler.stats()["sources"]) == list(DEFAULT_KEYS)
-        assert [info.key for info in sampler.schema] == list(
-            itertools.chain(*DEFAULT_KEYS.values())
-        )
+        assert list(sampler.stats()["sources"]) == list(expected)
+        assert [info.key for info in sampler.schema] == list(itertools.chain(*expected.values()))
 
 
 # ---- CPU ----------------------------------------------------------------------------------------
@@ -229,6 +242,292 @@ def test_both_directions_are_counted_by_themselves(script):
     answers = [{"lo": Flow(0, 0, 0, 0)}, {"lo": Flow(10**6, 2 * 10**6, 1, 1)}]
     (window,) = script("net_io_counters", answers, "network")
     assert (window[SENT].last, window[RECEIVED].last) == (1.0, 2.0)
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+class Times(NamedTuple):
+    """As psutil gives them on Linux and macOS."""
+
+    user: float = 0.0
+    system: float = 0.0
+    children_user: float = 0.0
+    children_system: float = 0.0
+
+
+class WindowsTimes(NamedTuple):
+    user: float = 0.0
+    system: float = 0.0
+
+
+class FakeProcess:
+    """Stands in for `psutil.Process`; `denied` are the functions that this user may not call."""
+
+    def __init__(self, pid: int, parent: FakeProcess | None = None, born: float = 0.0) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.born = born
+        self.below: list[FakeProcess] = []
+        self.times: NamedTuple = Times()
+        self.denied: set[str] = set()
+        self.is_there = True
+        self.state = psutil.STATUS_RUNNING
+        self.on_read: Callable[[], None] = lambda: None
+        if parent is not None:
+            parent.below.append(self)
+
+    @contextlib.contextmanager
+    def oneshot(self) -> Iterator[None]:
+        yield
+
+    def _answer(self, function: str, value: Any) -> Any:
+        if not self.is_there:
+            raise psutil.NoSuchProcess(self.pid)
+        if function in self.denied:
+            raise psutil.AccessDenied(self.pid)
+        return value
+
+    def end(self, waited_for: bool = True) -> None:
+        """Its parent waits for it; or nobody does, or somebody else."""
+        self.is_there = False
+        if self.parent is None:
+            return
+        self.parent.below.remove(self)
+        if waited_for:
+            times = self.parent.times
+            assert isinstance(times, Times)
+            more = times.children_user + sum(self.times)
+            self.parent.times = times._replace(children_user=more)
+        for child in self.below:
+            child.parent = None
+
+    def work(self, seconds: float) -> None:
+        self.times = self.times._replace(user=self.times[0] + seconds)
+
+    def is_running(self) -> bool:
+        return self.is_there
+
+    def create_time(self) -> float:
+        return self.born
+
+    def ppid(self) -> int:
+        return int(self._answer("ppid", 1 if self.parent is None else self.parent.pid))
+
+    def status(self) -> Any:
+        return self._answer("status", self.state)
+
+    def cpu_times(self) -> Any:
+        times = self._answer("cpu_times", self.times)
+        self.on_read()
+        return times
+
+    def memory_info(self) -> Any:
+        return self._answer("memory_info", SimpleNamespace(rss=10**6, vms=10**9))
+
+    def num_threads(self) -> Any:
+        return self._answer("num_threads", 2)
+
+    def num_fds(self) -> Any:
+        return self._answer("num_fds", 3)
+
+    def children(self, recursive: bool) -> list[FakeProcess]:
+        assert recursive
+        self._answer("children", None)
+        found = list(self.below)
+        for child in self.below:
+            found += child.children(recursive=True)
+        return found
+
+
+def source_of(root: FakeProcess, with_children: bool = True) -> sources_module.Process:
+    return sources_module.Process(root, with_children=with_children)  # type: ignore[arg-type]
+
+
+def used(source: sources_module.Process) -> float | None:
+    """CPU seconds."""
+    value = source.sample().get(PROCESS_CPU)
+    return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def test_processes_are_summed():
+    root = FakeProcess(10)
+    FakeProcess(30, parent=FakeProcess(20, parent=root))
+    source = source_of(root)
+    readings = source.sample()
+    assert list(readings) == PROCESS_KEYS
+    assert readings["process_memory_rss_megabytes"] == 3 * 10**6
+    assert readings["process_memory_vms_megabytes"] == 3 * 10**9
+    total = psutil.virtual_memory().total
+    assert readings["process_memory_percentage"] == pytest.approx(3 * 10**8 / total)
+    assert readings["process_threads"] == 6
+    assert [spec.info.key for spec in source.specs] == PROCESS_KEYS
+
+
+def test_cpu_time_of_processes_never_falls_and_counts_once():
+    root = FakeProcess(10)
+    old = FakeProcess(20, parent=root)
+    root.work(1000)
+    old.work(500)
+    source = source_of(root)
+    first = used(source)
+    assert first is not None
+    old.work(2)
+    root.work(1)
+    assert used(source) == pytest.approx(first + 3)
+    # What it does until its parent waits for it counts; what was seen does so once.
+    old.work(4)
+    old.end()
+    assert used(source) == pytest.approx(first + 7)
+    assert used(source) == pytest.approx(first + 7)
+    # Born since: from its birth. Born and gone unseen: by its parent.
+    young = FakeProcess(21, parent=root, born=time.time() + 60)
+    young.work(5)
+    unseen = FakeProcess(22, parent=root, born=time.time() + 60)
+    unseen.work(2)
+    unseen.end()
+    assert used(source) == pytest.approx(first + 14)
+    young.work(1)
+    young.end()
+    assert used(source) == pytest.approx(first + 15)
+
+
+def test_processes_that_nobody_of_ours_waits_for_keep_what_was_seen():
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    orphan = FakeProcess(30, parent=child)
+    source = source_of(root)
+    first = used(source)
+    assert first is not None
+    orphan.work(3)
+    child.end()
+    assert used(source) == pytest.approx(first + 3)
+    FakeProcess(40, parent=orphan, born=time.time() + 60).work(1)
+    assert used(source) == pytest.approx(first + 4)
+    orphan.end(waited_for=False)
+    root.end()
+    assert used(source) == pytest.approx(first + 4)
+
+
+def test_a_process_that_is_waited_for_while_it_is_read_counts_once():
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    child.work(3600)
+    source = source_of(root)
+    first = used(source)
+    assert first is not None
+    source._members = dict(reversed(source._members.items()))  # the child is read first
+    child.on_read = child.end
+    child.work(1)
+    assert used(source) == pytest.approx(first + 1)
+    assert used(source) == pytest.approx(first + 1)
+
+
+def test_one_process_without_its_children():
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    source = source_of(root, with_children=False)
+    first = used(source)
+    assert first is not None
+    child.work(50)
+    child.end()
+    root.work(1)
+    readings = source.sample()
+    assert readings[PROCESS_CPU] == pytest.approx(first + 1)
+    assert readings["process_threads"] == 2
+
+
+def test_a_process_that_vanishes_hides_only_itself():
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    source = source_of(root)
+    assert source.sample()["process_threads"] == 4
+    root.end()
+    child.parent = None
+    assert source.sample()["process_threads"] == 2
+    child.end()
+    with pytest.raises(psutil.NoSuchProcess):
+        source.sample()
+
+
+@pytest.mark.parametrize(
+    ("function", "hidden"),
+    [
+        ("cpu_times", [PROCESS_CPU]),
+        ("memory_info", [key for key in PROCESS_KEYS if "memory" in key]),
+        ("num_threads", ["process_threads"]),
+        ("num_fds", [key for key in PROCESS_KEYS if "files" in key]),
+    ],
+)
+def test_what_may_not_be_read_of_one_process_is_absent(function, hidden):
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    child.work(100)
+    source = source_of(root)
+    child.denied = {function}
+    assert list(source.sample()) == [key for key in PROCESS_KEYS if key not in hidden]
+    child.denied = set()
+    assert list(source.sample()) == PROCESS_KEYS
+
+
+def test_a_zombie_has_its_cpu_time_and_nothing_else():
+    root = FakeProcess(10)
+    child = FakeProcess(20, parent=root)
+    source = source_of(root)
+    first = used(source)
+    assert first is not None
+    child.work(2)
+    child.state = psutil.STATUS_ZOMBIE
+    child.denied = {"memory_info", "num_fds"}
+    readings = source.sample()
+    assert readings[PROCESS_CPU] == pytest.approx(first + 2)
+    assert readings["process_threads"] == 2
+    assert readings["process_memory_rss_megabytes"] == 10**6
+    child.end()
+    assert used(source) == pytest.approx(first + 2)
+
+
+def test_processes_where_the_system_knows_nothing_of_children(monkeypatch):
+    """As on Windows: no times of children, no open files."""
+    monkeypatch.setattr(sources_module, "_HAS_FILES", False)
+    root = FakeProcess(10)
+    root.times = WindowsTimes(user=5.0)
+    source = source_of(root)
+    first = used(source)
+    assert first is not None
+    root.work(1)
+    readings = source.sample()
+    assert readings[PROCESS_CPU] == pytest.approx(first + 1)
+    assert "process_open_files" not in readings
+    assert "process_open_files" not in [spec.info.key for spec in source.specs]
+
+
+def test_a_process_that_is_not_there_is_a_source_that_this_machine_lacks():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    sampler = Sampler(backend="psutil", sources="cpu,process", pid=child.pid)
+    assert list(sampler.stats()["sources"]) == ["cpu"]
+
+
+def test_a_real_busy_child_is_one_core():
+    def check() -> None:
+        with busy_processes(1), Sampler(backend="psutil", sources="process") as sampler:
+            (child,) = psutil.Process().children()
+            before = child.cpu_times()
+            begin = time.monotonic()
+            time.sleep(1.5)
+            after = child.cpu_times()
+            passed = time.monotonic() - begin
+        (window,) = sampler.windows(timeout=0)
+        cpu = window[PROCESS_CPU].mean
+        assert cpu is not None
+        expected = (after.user + after.system - before.user - before.system) / passed * 100
+        assert cpu == pytest.approx(expected, abs=10)
+        threads = window["process_threads"].last
+        assert threads is not None
+        assert threads >= 2
+
+    retry(5, check)
 
 
 # ---- answers that are none ----------------------------------------------------------------------
@@ -414,6 +713,54 @@ def test_a_reading_that_hangs_holds_nobody_for_ever(monkeypatch):
     release.set()
     assert sampler.stop(timeout=PATIENCE_SECONDS) is True
     assert sampler.next_window() is not None
+
+
+def disk_threads() -> int:
+    return sum(thread.name == "smn-disk" for thread in threading.enumerate())
+
+
+def test_a_disk_path_that_hangs_is_absent_and_holds_up_nothing(monkeypatch, tmp_path):
+    release = threading.Event()
+    hanging = str(tmp_path)
+    real = psutil.disk_usage
+
+    def hang(path: str) -> Any:
+        if path == hanging:
+            release.wait()
+        return real(path)
+
+    monkeypatch.setattr(psutil, "disk_usage", hang)
+    sampler = Sampler(
+        interval=0.005, backend="psutil", sources="memory,disk_space", disk_paths=["/", hanging]
+    )
+    suffix = catalog.disk_key_suffix(hanging)
+    with sampler:
+        for _ in range(20):
+            window = sampler.next_window(timeout=PATIENCE_SECONDS)
+            assert window is not None
+            assert window["system_memory_usage_percentage"].last is not None
+            assert window["disk_usage_percentage"].last is not None
+            for key in DEFAULT_KEYS["disk_space"]:
+                assert window[key + suffix] == Series()
+        stats = sampler.stats()["sources"]["disk_space"]
+        assert stats["errors"] >= 20
+        assert stats["calls"] >= stats["errors"]
+        release.set()
+        back = f"disk_usage_percentage{suffix}"
+        wait_until(lambda: next(sampler.windows())[back].last is not None, "values")
+        release.clear()
+        wait_until(lambda: next(sampler.windows())[back].last is None, "no values")
+    wait_until(lambda: disk_threads() == 1, "the end of the one that did not hang")
+    release.set()
+    wait_until(lambda: disk_threads() == 0, "the end of the one that hung")
+
+
+def test_threads_of_disk_paths_end_with_their_sampler():
+    sampler = Sampler(interval=0.005, backend="psutil", sources="disk_space")
+    assert disk_threads() == 0
+    with sampler:
+        assert disk_threads() == 1
+    wait_until(lambda: disk_threads() == 0, "the end of the thread")
 
 
 # ---- the thread ---------------------------------------------------------------------------------

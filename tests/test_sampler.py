@@ -130,17 +130,17 @@ def test_sources_choose_the_keys(make_sampler, sources, expected):
         assert list(sampler.stats()["sources"]) == expected
 
 
-def test_further_disk_paths_have_a_suffix_and_hide_only_themselves(make_sampler, tmp_path):
-    gone = tmp_path / "not: there"
+def test_further_disk_paths_have_a_suffix_and_hide_only_themselves(make_sampler, short_path):
+    gone = short_path / "not: there"
     suffix = "_" + "".join(c if c.isalnum() or c in "_.-" else "_" for c in str(gone).strip("/"))
-    paths = ["/", str(tmp_path), str(gone), "/proc"]
+    paths = ["/", str(short_path), str(gone), "/proc"]
     sampler = make_sampler(sources="disk_space", disk_paths=paths)
     with sampler:
         pass
     (window,) = drain(sampler)
     assert len(window) == 12
     assert window["disk_usage_percentage"].mean is not None
-    assert window[f"disk_usage_percentage_{str(tmp_path).strip('/').replace('/', '_')}"].mean
+    assert window[f"disk_usage_percentage_{str(short_path).strip('/').replace('/', '_')}"].mean
     for key in DEFAULT_KEYS["disk_space"]:
         assert window[key + suffix] == Series()  # it does not exist
         assert window[f"{key}_proc"] == Series()  # it has no blocks
@@ -489,14 +489,13 @@ def test_stats_say_what_happened(make_sampler):
     sampler = make_sampler(interval=0.01, samples_per_window=5)
     fresh = sampler.stats()
     assert (fresh["ticks"], fresh["missed"], fresh["merged_windows"]) == (0, 0, 0)
-    assert fresh["overhead"] == {"budget": 0.05, "share": None}
+    assert fresh["overhead"] == {"budget": 1.0, "share": None}
     with sampler:
         windows = list(itertools.islice(sampler.windows(timeout=PATIENCE_SECONDS), 4))
     windows += drain(sampler)
     stats = sampler.stats()
     if (share := stats["overhead"]["share"]) is not None:  # it took a second
         assert 0 < share < 1
-    assert stats["overhead"]["budget"] == 0.05
     assert set(stats) == {
         "ticks",
         "missed",

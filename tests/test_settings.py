@@ -490,7 +490,8 @@ def test_a_sampler_follows_that_order(monkeypatch, backend):
     def sources(**arguments: object) -> list[str]:
         return list(Sampler(backend=backend, **arguments).stats()["sources"])  # type: ignore[arg-type]
 
-    assert sources() == ["cpu", "memory", "disk_space", "network"]
+    default = [name for name in sources() if name != "container"]  # which we may be in
+    assert default == ["cpu", "memory", "disk_space", "network"]
     monkeypatch.setenv("SYSMETRICS_NATIVE_SOURCES", "cpu")
     assert sources() == ["cpu"]
     configure(sources="memory")
@@ -578,7 +579,8 @@ def test_a_folder_may_begin_with_the_home_folder(monkeypatch):
     assert settings.option("spool_dir") == str(Path("~/windows").expanduser())
 
 
-def test_defaults_are_those_of_the_table():
+def test_defaults_are_those_of_the_table(monkeypatch):
+    monkeypatch.delenv("SYSMETRICS_NATIVE_OVERHEAD_BUDGET")
     assert {name: settings.option(name) for name in OPTIONS.split(", ")} == {
         "enabled": True,
         "backend": "auto",
@@ -599,6 +601,71 @@ def test_defaults_are_those_of_the_table():
 
 
 # ---- MLflow's own switches ----------------------------------------------------------------------
+
+INCLUDE_PROCESS = "MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS"
+INCLUDE_CHILDREN = "MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES"
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (None, "cpu memory gpu process"),
+        ("default", "cpu memory gpu process"),
+        ("cpu", "cpu process"),
+        ("-cpu", "memory gpu process"),
+        ("process", "process"),
+        ("all", "cpu memory gpu process energy"),
+        ("-all,energy", "process energy"),
+        ("default,-process", "cpu memory gpu"),
+        ("-process", "cpu memory gpu"),
+        ("all,-process", "cpu memory gpu energy"),
+    ],
+)
+@pytest.mark.parametrize("way", ["configure", "variable"])
+def test_mlflows_variable_adds_the_process(monkeypatch, names, chosen, way):
+    monkeypatch.setenv(INCLUDE_PROCESS, "true")
+    if way == "configure":
+        configure(sources=names)
+    elif names is not None:
+        monkeypatch.setenv("SYSMETRICS_NATIVE_SOURCES", names)
+    assert settings.resolve_sources(settings.chosen_sources(), KNOWN) == tuple(chosen.split())
+    monkeypatch.setenv(INCLUDE_PROCESS, "false")
+    assert settings.chosen_sources() == settings.option("sources")
+
+
+def test_an_argument_beats_mlflows_variable(monkeypatch, backend):
+    monkeypatch.setenv(INCLUDE_PROCESS, "true")
+    assert "process" in Sampler(backend=backend).stats()["sources"]
+    names = iter(["cpu"])
+    assert list(Sampler(backend=backend, sources=names).stats()["sources"]) == ["cpu"]
+    monkeypatch.setenv(INCLUDE_PROCESS, "beaten, so not looked at")
+    assert list(Sampler(backend=backend, sources="cpu").stats()["sources"]) == ["cpu"]
+
+
+@pytest.mark.parametrize("variable", [INCLUDE_PROCESS, INCLUDE_CHILDREN])
+@pytest.mark.parametrize("text", ["yes", "", "on", "2"])
+def test_a_bad_variable_of_mlflow_about_processes_is_named(monkeypatch, variable, text):
+    monkeypatch.setenv(variable, text)
+    assert refusal(Sampler) == f"{variable} must be {BOOLEAN}, got {text!r}"
+
+
+def test_the_switches_of_process_metrics_set_mlflows_variables():
+    assert settings.mlflow_process_children() is True
+    sysmetrics_native.enable_process_metrics()
+    assert (os.environ[INCLUDE_PROCESS], os.environ[INCLUDE_CHILDREN]) == ("true", "true")
+    sysmetrics_native.enable_process_metrics(include_children=False)
+    assert (os.environ[INCLUDE_PROCESS], os.environ[INCLUDE_CHILDREN]) == ("true", "false")
+    assert settings.mlflow_process_children() is False
+    sysmetrics_native.disable_process_metrics()
+    assert os.environ[INCLUDE_PROCESS] == "false"
+    assert os.environ[INCLUDE_PROCESS] == "false"
+
+
+@pytest.mark.parametrize("value", ["maybe", None, 2, ""])
+def test_a_bad_argument_of_that_switch_is_named(value):
+    message = refusal(lambda: sysmetrics_native.enable_process_metrics(value))
+    assert message == f"include_children must be {BOOLEAN}, got {value!r}"
+    assert INCLUDE_PROCESS not in os.environ
 
 
 def test_mlflows_variables_beat_its_constructors_arguments(monkeypatch):

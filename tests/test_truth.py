@@ -170,12 +170,12 @@ def test_memory_that_is_taken_shows(make_sampler):
     retry(5, check)
 
 
-def test_disk_space(make_sampler, tmp_path):
-    suffix = "_" + str(tmp_path).strip("/").replace("/", "_")
+def test_disk_space(make_sampler, short_path):
+    suffix = "_" + str(short_path).strip("/").replace("/", "_")
 
     def check() -> None:
-        sampler = make_sampler(sources="disk_space", disk_paths=["/", str(tmp_path)])
-        spaces = {"": psutil.disk_usage("/"), suffix: psutil.disk_usage(str(tmp_path))}
+        sampler = make_sampler(sources="disk_space", disk_paths=["/", str(short_path)])
+        spaces = {"": psutil.disk_usage("/"), suffix: psutil.disk_usage(str(short_path))}
         with sampler:
             pass
         window = only_window(sampler)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from sysmetrics_native import Sampler, Window
+from tests.bursts import loopback_bursts
 from tests.support import retry
 from tests.test_truth import move_over_loopback
 
@@ -189,6 +190,31 @@ def test_loopback_traffic_does_not_show():
         assert total >= moved
         for key in NETWORK_KEYS[:2]:
             assert mean(window, key) * (window.end - window.start) < moved / 2
+
+    retry(5, check)
+
+
+def test_a_burst_shows_in_the_maximum_and_not_in_the_mean():
+    """30 ms of each second: 3 % of the time, which p95 does not see, p99 and the maximum do."""
+
+    def check() -> None:
+        options = {"sources": "network_rate", "network_interfaces": "lo"}
+        with (
+            loopback_bursts(),
+            Sampler(0.001, 1000, backend="native", **options) as sampler,  # type: ignore[arg-type]
+        ):
+            for _ in range(3):
+                window = sampler.next_window(timeout=5.0)
+                assert window is not None
+                for key in NETWORK_KEYS[:2]:
+                    series = window[key]
+                    assert series.mean is not None
+                    assert series.max is not None
+                    assert series.max >= 10 * series.mean > 0.0
+                    assert series.p95 is not None
+                    assert series.p95 < series.mean
+                    assert series.p99 is not None
+                    assert series.p99 > series.mean
 
     retry(5, check)
 

@@ -1,8 +1,8 @@
-"""sampler BACKEND SOURCES PROCFS [RECORDER]: our Sampler, drained by the main thread.
+"""sampler BACKEND SOURCES [OPTION=VALUE...]: our Sampler, drained by the main thread.
 
-For each line RATE SECONDS that it reads it runs a new sampler and prints the CPU time of its
-sampling thread, the ticks in it, and the mean cost of each source. RECORDER is a folder for
-its recordings.
+For each line RATE SECONDS [SAMPLES] that it reads it runs a new sampler, with windows of a second
+or of so many samples, and prints the CPU time of its sampling thread, the ticks in it, and the mean
+cost of a reading of each source. An OPTION is one of `Sampler`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 from benchmarks.children import own_process
 from sysmetrics_native import Sampler
@@ -34,42 +35,51 @@ def sampling_threads(before: set[int], backend: str) -> set[int]:
     return threads
 
 
-def run(
-    backend: str, sources: str, procfs: str, recorder: str, rate: float, seconds: float
-) -> dict[str, float]:
+def readings(sampler: Sampler) -> dict[str, tuple[float, int]]:
+    """Of each source what its readings have cost so far, in seconds, and how many there were."""
+    return {
+        name: (source["mean_cost_seconds"] * source["calls"], source["calls"])
+        for name, source in sampler.stats()["sources"].items()
+    }
+
+
+def run(options: dict[str, Any], rate: float, seconds: float, samples: int) -> dict[str, float]:
     """Runs a sampler; what it took."""
     before = own_process.thread_ids()
-    with Sampler(
-        interval=1.0 / rate,
-        samples_per_window=round(rate),
-        backend=backend,
-        sources=sources.split(","),
-        procfs_path=procfs,
-        recorder=recorder,
-    ) as sampler:
+    with Sampler(interval=1.0 / rate, samples_per_window=samples, **options) as sampler:
         drain(sampler, WARM_UP_SECONDS)
-        threads = sampling_threads(before, backend)
-        cpu, ticks = own_process.cpu_ns(threads), sampler.stats()["ticks"]
+        threads = sampling_threads(before, options["backend"])
+        cpu, ticks, costs = own_process.cpu_ns(threads), sampler.stats()["ticks"], readings(sampler)
         drain(sampler, seconds)
         cpu, ticks = own_process.cpu_ns(threads) - cpu, sampler.stats()["ticks"] - ticks
         stats = sampler.stats()
+        costs_after = readings(sampler)
     figures: dict[str, float] = {
         "cpu_us_per_tick": cpu / ticks / 1e3,
         "core_percent": cpu / seconds / 1e7,
         "ticks": ticks,
         "missed": stats["missed"],
     }
-    for name, source in stats["sources"].items():
-        figures[f"{name}_cost_us"] = source["mean_cost_seconds"] * 1e6
+    for name, (cost, calls) in costs_after.items():
+        cost_before, calls_before = costs[name]
+        if calls > calls_before:
+            figures[f"{name}_cost_us"] = (cost - cost_before) / (calls - calls_before) * 1e6
     return figures
 
 
-def main(backend: str, sources: str, procfs: str, recorder: str = "off") -> None:
+def main(backend: str, sources: str, *arguments: str) -> None:
     """Answers until its input ends."""
+    options: dict[str, Any] = {"backend": backend, "sources": sources}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        options[name] = value
+    if "pid" in options:
+        options["pid"] = int(options["pid"])
     for line in sys.stdin:
-        rate, seconds = map(float, line.split())
-        print(json.dumps(run(backend, sources, procfs, recorder, rate, seconds)), flush=True)
+        rate, seconds, *rest = map(float, line.split())
+        samples = round(rest[0] if rest else rate)
+        print(json.dumps(run(options, rate, seconds, samples)), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:])

@@ -28,7 +28,10 @@ typedef struct {
 } cpu_state;
 
 static const smn_series_spec series[] = {
-    {"cpu_utilization_percentage", "percentage", SMN_RATIO, BUSY, TOTAL, 100.0, 10.0},
+    {"cpu_utilization_percentage", "percentage", SMN_RATIO, BUSY, TOTAL, 100.0, 10.0,
+     "share of the time of all CPUs in which they worked", "/proc/stat, first line",
+     "100 · Δbusy / Δtotal; total: all fields but guest and guest_nice, which user and nice "
+     "contain; busy: total − idle − iowait"},
 };
 
 static void cpu_close(void *opaque)
@@ -91,4 +94,6 @@ const smn_source smn_source_cpu = {
     .open = cpu_open,
     .sample = cpu_sample,
     .close = cpu_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

@@ -59,16 +59,35 @@ static const double QUANTUM_SECONDS = 0.05;
 static const uint64_t FREQUENCY_PERIOD_NS = 900000000;
 static const uint64_t FREQUENCY_PATIENCE_NS = 1000000;
 
+static const char FIRST_LINE[] = "/proc/stat, first line";
+
 static const smn_series_spec series[] = {
-    {"cpu_user_percentage", "percentage", SMN_RATIO, USER, TOTAL, 100.0, SPAN_TICKS},
-    {"cpu_system_percentage", "percentage", SMN_RATIO, SYSTEM, TOTAL, 100.0, SPAN_TICKS},
-    {"cpu_iowait_percentage", "percentage", SMN_RATIO, IOWAIT, TOTAL, 100.0, SPAN_TICKS},
-    {"cpu_steal_percentage", "percentage", SMN_RATIO, STEAL, TOTAL, 100.0, SPAN_TICKS},
-    {"cpu_core_max_percentage", "percentage", SMN_GAUGE, CORE_MAX, 0, 100.0, 0.0},
-    {"load_average_1m", "tasks", SMN_GAUGE, LOAD, 0, 1.0, 0.0},
+    {"cpu_user_percentage", "percentage", SMN_RATIO, USER, TOTAL, 100.0, SPAN_TICKS,
+     "share of the time of all CPUs in programs, nice ones and guests included", FIRST_LINE,
+     "100 · Δ(user + nice) / Δtotal; total as in cpu_utilization_percentage"},
+    {"cpu_system_percentage", "percentage", SMN_RATIO, SYSTEM, TOTAL, 100.0, SPAN_TICKS,
+     "share of the time of all CPUs in the kernel, interrupts not included", FIRST_LINE,
+     "100 · Δsystem / Δtotal"},
+    {"cpu_iowait_percentage", "percentage", SMN_RATIO, IOWAIT, TOTAL, 100.0, SPAN_TICKS,
+     "share of the time of all CPUs without work, while a task waited for a disk", FIRST_LINE,
+     "100 · Δiowait / Δtotal"},
+    {"cpu_steal_percentage", "percentage", SMN_RATIO, STEAL, TOTAL, 100.0, SPAN_TICKS,
+     "share of the time of all CPUs that a hypervisor gave to others", FIRST_LINE,
+     "100 · Δsteal / Δtotal"},
+    {"cpu_core_max_percentage", "percentage", SMN_GAUGE, CORE_MAX, 0, 100.0, 0.0,
+     "how busy the busiest CPU was", "/proc/stat, lines cpu0, cpu1, …",
+     "the largest of 100 · Δbusy / Δtotal, each CPU over a stretch of its own of 10 clock ticks "
+     "(0.1 s) or more"},
+    {"load_average_1m", "tasks", SMN_GAUGE, LOAD, 0, 1.0, 0.0,
+     "tasks that ran or waited to, or for a disk: the kernel's mean over a minute",
+     "/proc/loadavg, first number", "as it is"},
     {"context_switches_per_second", "switches per second", SMN_RATE, SWITCHES, 0, 1.0,
-     QUANTUM_SECONDS},
-    {"cpu_frequency_megahertz", "megahertz", SMN_GAUGE, FREQUENCY, 0, 1.0, 0.0},
+     QUANTUM_SECONDS, "switches from one task to another, on all CPUs", "/proc/stat, line ctxt",
+     "Δctxt / Δt"},
+    {"cpu_frequency_megahertz", "megahertz", SMN_GAUGE, FREQUENCY, 0, 1.0, 0.0,
+     "mean frequency of the CPUs that are online",
+     "/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq, else /proc/cpuinfo",
+     "mean of kHz / 1000, else of \"cpu MHz\"; about once a second"},
 };
 
 /* All zero: a core that was never online. */
@@ -433,4 +452,6 @@ const smn_source smn_source_cpu_detail = {
     .open = detail_open,
     .sample = detail_sample,
     .close = detail_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

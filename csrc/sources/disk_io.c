@@ -65,78 +65,25 @@ typedef struct {
     uint64_t totals[COUNTERS];
 } disk_io_state;
 
+static const char DISKSTATS[] = "/proc/diskstats; /sys/block tells whole disks";
+
 static const smn_series_spec series[] = {
     {"disk_read_megabytes_per_second", "megabytes per second", SMN_RATE, READ_SECTORS, 0, 512e-6,
-     0.0},
+     0.0, "read from whole disks: each byte once, where it enters the machine", DISKSTATS,
+     "512 · Δsectors read / 1e6 / Δt, summed over disks"},
     {"disk_write_megabytes_per_second", "megabytes per second", SMN_RATE, WRITTEN_SECTORS, 0,
-     512e-6, 0.0},
-    {"disk_read_operations_per_second", "operations per second", SMN_RATE, READS, 0, 1.0, 0.0},
-    {"disk_write_operations_per_second", "operations per second", SMN_RATE, WRITES, 0, 1.0, 0.0},
-    {"disk_busy_percentage", "percentage", SMN_GAUGE, BUSY_PERCENTAGE, 0, 1.0, 0.0},
+     512e-6, 0.0, "written to whole disks", DISKSTATS,
+     "512 · Δsectors written / 1e6 / Δt, summed over disks"},
+    {"disk_read_operations_per_second", "operations per second", SMN_RATE, READS, 0, 1.0, 0.0,
+     "reads that whole disks completed", DISKSTATS, "Δreads / Δt, summed over disks"},
+    {"disk_write_operations_per_second", "operations per second", SMN_RATE, WRITES, 0, 1.0, 0.0,
+     "writes that whole disks completed", DISKSTATS, "Δwrites / Δt, summed over disks"},
+    {"disk_busy_percentage", "percentage", SMN_GAUGE, BUSY_PERCENTAGE, 0, 1.0, 0.0,
+     "share of time in which the busiest disk had something to do", DISKSTATS,
+     "the largest of 100 · Δ(time doing I/O) / Δt, over stretches of 10 ms or more; at most 100"},
 };
 
-/* ---- the file ----------------------------------------------------------- */
-
-static int parse_name(smn_cursor *line, char *name)
-{
-    smn_scan_spaces(line);
-    const char *start = line->at;
-    while (line->at < line->end && *line->at != ' ' && *line->at != '\t' && *line->at != '\n')
-        line->at++;
-    size_t length = (size_t)(line->at - start);
-    if (length == 0 || length >= NAME_BYTES || memchr(start, '\0', length) != NULL)
-        return -EBADMSG;
-    memcpy(name, start, length);
-    return 0;
-}
-
-static int parse_device(smn_cursor line, device *out)
-{
-    uint64_t ignored;
-    uint64_t *const fields[] = {
-        &out->counters[READS],
-        &ignored,
-        &out->counters[READ_SECTORS],
-        &ignored,
-        &out->counters[WRITES],
-        &ignored,
-        &out->counters[WRITTEN_SECTORS],
-        &ignored,
-        &ignored,
-        &out->io_ms,
-        &ignored,
-    };
-    int error = smn_scan_skip_numbers(&line, 2);
-    if (error == 0)
-        error = parse_name(&line, out->name);
-    for (size_t i = 0; i < sizeof fields / sizeof *fields && error == 0; i++)
-        error = smn_scan_u64(&line, fields[i]);
-    return error;
-}
-
-/* One bad line makes the whole reading bad: the sums must not lose a device for a tick. */
-static int parse(smn_cursor text, smn_roster *devices)
-{
-    smn_cursor line;
-    smn_roster_begin(devices);
-    while (smn_scan_line(&text, &line)) {
-        device *next = smn_roster_add(devices);
-        int error = next != NULL ? parse_device(line, next) : -EFBIG;
-        if (error != 0)
-            return error;
-    }
-    if (text.at != text.end)
-        return -EBADMSG; /* cut in the last line */
-    return devices->count > 0 ? 0 : -ENODATA;
-}
-
-static int read_devices(disk_io_state *state)
-{
-    int error = smn_procfile_read(&state->diskstats);
-    return error == 0 ? parse(smn_procfile_text(&state->diskstats), &state->devices) : error;
-}
-
-/* ---- which devices count ------------------------------------------------ */
+/* ---- names -------------------------------------------------------------- */
 
 static bool is_digit(char character)
 {
@@ -154,6 +101,85 @@ static bool is_virtual(const char *name)
     }
     return strncmp(name, "md_", 3) == 0; /* arrays may have names */
 }
+
+/* ---- the file ----------------------------------------------------------- */
+
+static int parse_name(smn_cursor *line, char *name)
+{
+    smn_scan_spaces(line);
+    const char *start = line->at;
+    while (line->at < line->end && *line->at != ' ' && *line->at != '\t' && *line->at != '\n')
+        line->at++;
+    size_t length = (size_t)(line->at - start);
+    if (length == 0 || length >= NAME_BYTES || memchr(start, '\0', length) != NULL)
+        return -EBADMSG;
+    memcpy(name, start, length);
+    return 0;
+}
+
+/* Behind the name. */
+static int parse_counters(smn_cursor line, device *out)
+{
+    uint64_t ignored;
+    uint64_t *const fields[] = {
+        &out->counters[READS],
+        &ignored,
+        &out->counters[READ_SECTORS],
+        &ignored,
+        &out->counters[WRITES],
+        &ignored,
+        &out->counters[WRITTEN_SECTORS],
+        &ignored,
+        &ignored,
+        &out->io_ms,
+        &ignored,
+    };
+    int error = 0;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && error == 0; i++)
+        error = smn_scan_u64(&line, fields[i]);
+    return error;
+}
+
+/* What never counts is not looked at: many machines have more loop devices than disks. */
+static int parse_device(smn_cursor line, smn_roster *devices)
+{
+    char name[NAME_BYTES] = "";
+    int error = smn_scan_skip_numbers(&line, 2);
+    if (error == 0)
+        error = parse_name(&line, name);
+    if (error != 0 || is_virtual(name))
+        return error;
+    device *out = smn_roster_add(devices);
+    if (out == NULL)
+        return -EFBIG;
+    memcpy(out->name, name, sizeof out->name);
+    return parse_counters(line, out);
+}
+
+/* One bad line makes the whole reading bad: the sums must not lose a device for a tick. */
+static int parse(smn_cursor text, smn_roster *devices)
+{
+    smn_cursor line;
+    bool any = false;
+    smn_roster_begin(devices);
+    while (smn_scan_line(&text, &line)) {
+        any = true;
+        int error = parse_device(line, devices);
+        if (error != 0)
+            return error;
+    }
+    if (text.at != text.end)
+        return -EBADMSG; /* cut in the last line */
+    return any ? 0 : -ENODATA;
+}
+
+static int read_devices(disk_io_state *state)
+{
+    int error = smn_procfile_read(&state->diskstats);
+    return error == 0 ? parse(smn_procfile_text(&state->diskstats), &state->devices) : error;
+}
+
+/* ---- which devices count ------------------------------------------------ */
 
 /* "sda1" of "sda", "nvme0n1p1" of "nvme0n1": as the kernel names partitions. */
 static bool is_partition(const smn_roster *devices, const char *name)
@@ -212,8 +238,6 @@ static device_kind kind_of(const disk_io_state *state, const char *name)
 {
     char head[NAME_BYTES];
     bool in_sysfs = state->sysfs >= 0 && is_in_sysfs(state->sysfs, name);
-    if (is_virtual(name))
-        return NOT_COUNTED;
     if (!in_sysfs && is_partition(&state->devices, name))
         return NOT_COUNTED;
     if (!in_sysfs && state->sysfs >= 0)
@@ -382,4 +406,6 @@ const smn_source smn_source_disk_io = {
     .open = disk_io_open,
     .sample = disk_io_sample,
     .close = disk_io_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

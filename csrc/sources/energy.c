@@ -27,7 +27,6 @@ static const char POWERCAP[] = "class/powercap";
 static const char HWMON[] = "class/hwmon";
 
 enum {
-    KEY_BYTES = 64,
     NUMBER_BYTES = 32
 };
 
@@ -46,6 +45,26 @@ static const double QUANTUM_SECONDS = 0.05;
  * second; a little less, so that a window of a second has a temperature.
  */
 static const uint64_t TEMPERATURE_PERIOD_NS = 900000000;
+
+enum {
+    OF_PACKAGE = 2 /* series, from the first on; then that of the machine */
+};
+
+static const char POWERCAP_ENERGY[] = "/sys/class/powercap/intel-rapl:*/energy_uj";
+
+/* Columns count from that of the package; the temperature's is behind them all. */
+static const smn_series_spec series[] = {
+    {"cpu_package_{i}_power_watts", "watts", SMN_RATE, 0, 0, 1e-6, QUANTUM_SECONDS,
+     "power of a CPU package", POWERCAP_ENERGY,
+     "Δenergy_uj / 1e6 / Δt, dies summed; max_energy_range_uj tells a wrap"},
+    {"cpu_package_{i}_energy_joules", "joules", SMN_TOTAL, 0, 0, 1e-6, 0.0,
+     "energy that a CPU package took since the start", POWERCAP_ENERGY,
+     "Δenergy_uj / 1e6, summed; dies and wraps likewise"},
+    {"cpu_temperature_celsius", "celsius", SMN_GAUGE, 0, 0, 1.0, 0.0,
+     "temperature of the hottest sensor of the CPUs",
+     "/sys/class/hwmon/*/temp*_input of coretemp, k10temp and zenpower",
+     "the largest / 1000; about once a second"},
+};
 
 typedef struct {
     int package; /* its number */
@@ -379,15 +398,13 @@ static int find_sensors(energy_state *state)
 
 static int declare_package(smn_schema *schema, int package, int column)
 {
-    char power[KEY_BYTES];
-    char energy[KEY_BYTES];
-    snprintf(power, sizeof power, "cpu_package_%d_power_watts", package);
-    snprintf(energy, sizeof energy, "cpu_package_%d_energy_joules", package);
-    const smn_series_spec specs[] = {
-        {power, "watts", SMN_RATE, column, 0, 1e-6, QUANTUM_SECONDS},
-        {energy, "joules", SMN_TOTAL, column, 0, 1e-6, 0.0},
-    };
-    return smn_schema_add_all(schema, specs, sizeof specs / sizeof *specs);
+    int error = 0;
+    for (int i = 0; i < OF_PACKAGE && error == 0; i++) {
+        smn_series_spec spec = series[i];
+        spec.numerator = column;
+        error = smn_schema_add_numbered(schema, &spec, package, 0);
+    }
+    return error;
 }
 
 /* Behind the packages; unknown where no sensor can be read. */
@@ -397,9 +414,8 @@ static int declare_temperature(energy_state *state, smn_schema *schema)
     (void)read_temperature(state, &celsius);
     state->temperature_due_ns = 0; /* that was not the first reading yet */
     state->has_temperature = !isnan(celsius);
-    const smn_series_spec spec = {
-        "cpu_temperature_celsius", "celsius", SMN_GAUGE, state->package_count, 0, 1.0, 0.0,
-    };
+    smn_series_spec spec = series[OF_PACKAGE];
+    spec.numerator = state->package_count;
     return state->has_temperature ? smn_schema_add_series(schema, &spec) : 0;
 }
 
@@ -453,4 +469,6 @@ const smn_source smn_source_energy = {
     .open = energy_open,
     .sample = energy_sample,
     .close = energy_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

@@ -4,8 +4,8 @@
  * the rest absent, so every reading counts once.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../gpu/monitor.h"
 #include "../source.h"
@@ -17,25 +17,13 @@
 static const double ENERGY_SECONDS = 0.4;
 
 enum {
-    KEY_BYTES = 96,
     MOST_COLUMNS = SMN_GPU_MAILBOX_VALUES
 };
 
-/* A series of each device that has its value. %d: the driver's index, and that of a MIG device. */
-typedef struct {
-    const char *key;
-    const char *unit;
-    int kind;
-    int numerator;   /* values of the group */
-    int denominator; /* SMN_RATIO */
-    double scale;
-    double quantum;
-    int instances; /* so many of them, at the values that follow; 0: one of the device itself */
-} gpu_series;
-
+/* Its columns are values of the group; each device that has them has the series. */
 typedef struct {
     smn_gpu_group group;
-    const gpu_series *series;
+    const smn_series_spec *series;
     int series_count;
 } gpu_catalogue;
 
@@ -62,8 +50,8 @@ static int column_of(gpu_columns *device, int value, smn_schema *schema)
     return device->columns[value];
 }
 
-static int declare_one(smn_gpus *gpus, gpu_columns *device, const gpu_series *series, int instance,
-                       smn_gpu_group group, smn_schema *schema)
+static int declare_one(smn_gpus *gpus, gpu_columns *device, const smn_series_spec *series,
+                       int instance, smn_gpu_group group, smn_schema *schema)
 {
     smn_gpu_info info;
     int numerator = series->numerator + instance;
@@ -72,20 +60,17 @@ static int declare_one(smn_gpus *gpus, gpu_columns *device, const gpu_series *se
                 smn_gpus_has(gpus, device->place, group, series->denominator));
     if (!has || smn_gpus_device(gpus, device->place, &info) != 0)
         return 0;
-    char key[KEY_BYTES];
-    snprintf(key, sizeof key, series->key, info.index, instance);
-    smn_series_spec spec = {
-        .key = key,
-        .unit = series->unit,
-        .kind = series->kind,
-        .numerator = column_of(device, numerator, schema),
-        .denominator = 0,
-        .scale = series->scale,
-        .quantum = series->quantum,
-    };
+    smn_series_spec spec = *series;
+    spec.numerator = column_of(device, numerator, schema);
     if (series->kind == SMN_RATIO)
         spec.denominator = column_of(device, series->denominator, schema);
-    return smn_schema_add_series(schema, &spec);
+    return smn_schema_add_numbered(schema, &spec, info.index, instance);
+}
+
+/* Of those of MIG devices: one each, at the values that follow. */
+static int count_of(const smn_series_spec *series)
+{
+    return strstr(series->key, "{j}") != NULL ? SMN_GPU_MOST_INSTANCES : 1;
 }
 
 static int declare_device(gpu_state *state, int place, const gpu_catalogue *catalogue,
@@ -97,9 +82,8 @@ static int declare_device(gpu_state *state, int place, const gpu_catalogue *cata
         device->columns[i] = -1;
     int error = 0;
     for (int s = 0; s < catalogue->series_count && error == 0; s++) {
-        const gpu_series *series = &catalogue->series[s];
-        int count = series->instances > 0 ? series->instances : 1;
-        for (int i = 0; i < count && error == 0; i++)
+        const smn_series_spec *series = &catalogue->series[s];
+        for (int i = 0; i < count_of(series) && error == 0; i++)
             error = declare_one(state->gpus, device, series, i, catalogue->group, schema);
     }
     return error;
@@ -171,28 +155,44 @@ static void gpu_slow_down(void *opaque, uint64_t apart_ns)
 
 /* ---- the sources -------------------------------------------------------- */
 
-static const gpu_series basic[] = {
-    {"gpu_%d_utilization_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_UTILIZATION, 0, 1.0,
-     0.0, 0},
-    {"gpu_%d_memory_usage_megabytes", "megabytes", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_USED, 0, 1e-6,
-     0.0, 0},
-    {"gpu_%d_memory_usage_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_SHARE, 0,
-     100.0, 0.0, 0},
-    {"gpu_%d_power_usage_watts", "watts", SMN_RATIO, SMN_GPU_VALUE_ENERGY,
-     SMN_GPU_VALUE_ENERGY_SECONDS, 1.0, ENERGY_SECONDS, 0},
-    {"gpu_%d_power_usage_percentage", "percentage", SMN_RATIO, SMN_GPU_VALUE_LIMIT_SECONDS,
-     SMN_GPU_VALUE_LIMITED_SECONDS, 100.0, ENERGY_SECONDS, 0},
+/* What NVML has; AMD's libraries tell the same by other names, as far as they do. */
+static const char MEMORY[] = "nvmlDeviceGetMemoryInfo";
+static const char ENERGY[] = "nvmlDeviceGetTotalEnergyConsumption";
+static const char POWER[] = "nvmlDeviceGetPowerUsage";
+static const char FIELDS[] = "nvmlDeviceGetFieldValues";
+static const char GPM[] = "nvmlGpmMetricsGet";
+
+static const smn_series_spec basic[] = {
+    {"gpu_{i}_utilization_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_UTILIZATION, 0, 1.0,
+     0.0, "share of time in which a kernel ran, however small", "nvmlDeviceGetUtilizationRates",
+     "as it is; the driver counts it over 1/6 to 1 s"},
+    {"gpu_{i}_memory_usage_megabytes", "megabytes", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_USED, 0, 1e-6,
+     0.0, "memory that is used", MEMORY, "used / 1e6"},
+    {"gpu_{i}_memory_usage_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_SHARE, 0,
+     100.0, 0.0, "share of its memory that is used", MEMORY, "100 · used / total"},
+    {"gpu_{i}_power_usage_watts", "watts", SMN_RATIO, SMN_GPU_VALUE_ENERGY,
+     SMN_GPU_VALUE_ENERGY_SECONDS, 1.0, ENERGY_SECONDS,
+     "mean power, where the device counts its energy", ENERGY,
+     "Δjoules / Δt, between readings of the counter"},
+    {"gpu_{i}_power_usage_percentage", "percentage", SMN_RATIO, SMN_GPU_VALUE_LIMIT_SECONDS,
+     SMN_GPU_VALUE_LIMITED_SECONDS, 100.0, ENERGY_SECONDS,
+     "mean power, of the limit that is enforced",
+     "nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetEnforcedPowerLimit",
+     "100 · Δjoules / limit / Δt"},
     /* One or the other: a device with an energy counter does not have these. */
-    {"gpu_%d_power_usage_watts", "watts", SMN_GAUGE, SMN_GPU_VALUE_POWER, 0, 1.0, 0.0, 0},
-    {"gpu_%d_power_usage_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_POWER_SHARE, 0, 100.0,
-     0.0, 0},
-    {"gpu_%d_mig_%d_memory_usage_megabytes", "megabytes", SMN_GAUGE, SMN_GPU_VALUE_INSTANCE_USED, 0,
-     1e-6, 0.0, SMN_GPU_MOST_INSTANCES},
-    {"gpu_%d_mig_%d_memory_usage_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_INSTANCE_SHARE,
-     0, 100.0, 0.0, SMN_GPU_MOST_INSTANCES},
+    {"gpu_{i}_power_usage_watts", "watts", SMN_GAUGE, SMN_GPU_VALUE_POWER, 0, 1.0, 0.0,
+     "power, where the device does not count its energy", POWER, "as it is"},
+    {"gpu_{i}_power_usage_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_POWER_SHARE, 0, 100.0,
+     0.0, "power, of the limit that is enforced",
+     "nvmlDeviceGetPowerUsage, nvmlDeviceGetEnforcedPowerLimit", "100 · power / limit"},
+    {"gpu_{i}_mig_{j}_memory_usage_megabytes", "megabytes", SMN_GAUGE, SMN_GPU_VALUE_INSTANCE_USED,
+     0, 1e-6, 0.0, "memory that is used of a MIG device", MEMORY, "used / 1e6"},
+    {"gpu_{i}_mig_{j}_memory_usage_percentage", "percentage", SMN_GAUGE,
+     SMN_GPU_VALUE_INSTANCE_SHARE, 0, 100.0, 0.0, "share of a MIG device's memory that is used",
+     MEMORY, "100 · used / total"},
 };
 
-#define TRAFFIC(key, way)                                                                          \
+#define TRAFFIC(key, way, where, of)                                                               \
     {key,                                                                                          \
      "megabytes per second",                                                                       \
      SMN_RATIO,                                                                                    \
@@ -200,36 +200,64 @@ static const gpu_series basic[] = {
      SMN_GPU_VALUE_TRAFFIC_SECONDS,                                                                \
      1e-6,                                                                                         \
      0.0,                                                                                          \
-     0},                                                                                           \
-        {key, "megabytes per second", SMN_GAUGE, SMN_GPU_VALUE_TRAFFIC_RATE + (way), 0, 1e-6, 0.0, \
-         0}
+     where ", where the device counts it",                                                         \
+     FIELDS,                                                                                       \
+     "Δ" of " / 1e6 / Δt, between readings of the counter"},                                       \
+        {key,       "megabytes per second",                                                        \
+         SMN_GAUGE, SMN_GPU_VALUE_TRAFFIC_RATE + (way),                                            \
+         0,         1e-6,                                                                          \
+         0.0,       where ", where it does not",                                                   \
+         GPM,       "MiB/s · 1.048576, over the time since the reading before"}
 
-static const gpu_series detail[] = {
-    {"gpu_%d_temperature_celsius", "celsius", SMN_GAUGE, SMN_GPU_VALUE_TEMPERATURE, 0, 1.0, 0.0, 0},
-    {"gpu_%d_energy_joules", "joules", SMN_TOTAL, SMN_GPU_VALUE_ENERGY_TOTAL, 0, 1.0, 0.0, 0},
-    {"gpu_%d_sm_clock_megahertz", "megahertz", SMN_GAUGE, SMN_GPU_VALUE_SM_CLOCK, 0, 1.0, 0.0, 0},
-    {"gpu_%d_memory_clock_megahertz", "megahertz", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_CLOCK, 0, 1.0,
-     0.0, 0},
-    {"gpu_%d_throttled_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_THROTTLED, 0, 100.0, 0.0,
-     0},
-    {"gpu_%d_ecc_errors", "errors", SMN_TOTAL, SMN_GPU_VALUE_ECC_ERRORS, 0, 1.0, 0.0, 0},
-    TRAFFIC("gpu_%d_pcie_receive_megabytes_per_second", 0),
-    TRAFFIC("gpu_%d_pcie_transmit_megabytes_per_second", 1),
-    TRAFFIC("gpu_%d_nvlink_receive_megabytes_per_second", 2),
-    TRAFFIC("gpu_%d_nvlink_transmit_megabytes_per_second", 3),
+static const smn_series_spec detail[] = {
+    {"gpu_{i}_temperature_celsius", "celsius", SMN_GAUGE, SMN_GPU_VALUE_TEMPERATURE, 0, 1.0, 0.0,
+     "temperature; on AMD that of the hottest spot, where there is a sensor",
+     "nvmlDeviceGetTemperature", "as it is"},
+    {"gpu_{i}_energy_joules", "joules", SMN_TOTAL, SMN_GPU_VALUE_ENERGY_TOTAL, 0, 1.0, 0.0,
+     "energy since the start", ENERGY, "Δjoules, summed; a reset adds nothing"},
+    {"gpu_{i}_sm_clock_megahertz", "megahertz", SMN_GAUGE, SMN_GPU_VALUE_SM_CLOCK, 0, 1.0, 0.0,
+     "clock of the multiprocessors; on AMD of the graphics engine", "nvmlDeviceGetClockInfo",
+     "as it is"},
+    {"gpu_{i}_memory_clock_megahertz", "megahertz", SMN_GAUGE, SMN_GPU_VALUE_MEMORY_CLOCK, 0, 1.0,
+     0.0, "clock of the memory", "nvmlDeviceGetClockInfo", "as it is"},
+    {"gpu_{i}_throttled_percentage", "percentage", SMN_GAUGE, SMN_GPU_VALUE_THROTTLED, 0, 100.0,
+     0.0, "share of readings in which power, heat or hardware slowed its clocks",
+     "nvmlDeviceGetCurrentClocksEventReasons",
+     "100 if any of the bits is set: software power cap, hardware or thermal slowdown, power "
+     "brake; else 0"},
+    {"gpu_{i}_ecc_errors", "errors", SMN_TOTAL, SMN_GPU_VALUE_ECC_ERRORS, 0, 1.0, 0.0,
+     "memory errors since the start, corrected ones included", "nvmlDeviceGetTotalEccErrors",
+     "Δ(corrected + uncorrected), summed; a reset adds nothing"},
+    TRAFFIC("gpu_{i}_pcie_receive_megabytes_per_second", 0, "received over PCIe", "bytes"),
+    TRAFFIC("gpu_{i}_pcie_transmit_megabytes_per_second", 1, "sent over PCIe", "bytes"),
+    TRAFFIC("gpu_{i}_nvlink_receive_megabytes_per_second", 2, "received over all its NVLinks",
+            "KiB · 1024"),
+    TRAFFIC("gpu_{i}_nvlink_transmit_megabytes_per_second", 3, "sent over all its NVLinks",
+            "KiB · 1024"),
 };
 
-#define PROFILING(key, reading)                                                                    \
-    {key, "percentage", SMN_GAUGE, (reading) - SMN_GPU_SM_ACTIVE, 0, 1.0, 0.0, 0}
+#define PROFILING(key, reading, meaning)                                                           \
+    {key,       "percentage",                                                                      \
+     SMN_GAUGE, (reading) - SMN_GPU_SM_ACTIVE,                                                     \
+     0,         1.0,                                                                               \
+     0.0,       meaning,                                                                           \
+     GPM,       "as it is, over the time since the reading before"}
 
-static const gpu_series profiling[] = {
-    PROFILING("gpu_%d_sm_active_percentage", SMN_GPU_SM_ACTIVE),
-    PROFILING("gpu_%d_sm_occupancy_percentage", SMN_GPU_SM_OCCUPANCY),
-    PROFILING("gpu_%d_tensor_active_percentage", SMN_GPU_TENSOR_ACTIVE),
-    PROFILING("gpu_%d_dram_active_percentage", SMN_GPU_DRAM_ACTIVE),
-    PROFILING("gpu_%d_fp16_active_percentage", SMN_GPU_FP16_ACTIVE),
-    PROFILING("gpu_%d_fp32_active_percentage", SMN_GPU_FP32_ACTIVE),
-    PROFILING("gpu_%d_fp64_active_percentage", SMN_GPU_FP64_ACTIVE),
+static const smn_series_spec profiling[] = {
+    PROFILING("gpu_{i}_sm_active_percentage", SMN_GPU_SM_ACTIVE,
+              "multiprocessors that had work, of all"),
+    PROFILING("gpu_{i}_sm_occupancy_percentage", SMN_GPU_SM_OCCUPANCY,
+              "warps at work, of the most that fit"),
+    PROFILING("gpu_{i}_tensor_active_percentage", SMN_GPU_TENSOR_ACTIVE,
+              "time in which tensor cores worked"),
+    PROFILING("gpu_{i}_dram_active_percentage", SMN_GPU_DRAM_ACTIVE,
+              "memory bandwidth, of the most there is"),
+    PROFILING("gpu_{i}_fp16_active_percentage", SMN_GPU_FP16_ACTIVE,
+              "time in which 16-bit floats were computed with, outside of tensor cores"),
+    PROFILING("gpu_{i}_fp32_active_percentage", SMN_GPU_FP32_ACTIVE,
+              "time in which 32-bit floats were computed with, outside of tensor cores"),
+    PROFILING("gpu_{i}_fp64_active_percentage", SMN_GPU_FP64_ACTIVE,
+              "time in which 64-bit floats were computed with, outside of tensor cores"),
 };
 
 #define SOURCE(source, is_default, which, catalogue)                                               \
@@ -248,6 +276,8 @@ static const gpu_series profiling[] = {
         .close = gpu_close,                                                                        \
         .stats = gpu_stats,                                                                        \
         .slow_down = gpu_slow_down,                                                                \
+        .series = catalogue,                                                                       \
+        .series_count = sizeof(catalogue) / sizeof *catalogue,                                     \
     };
 
 SOURCE(gpu, true, SMN_GPU_BASIC, basic)

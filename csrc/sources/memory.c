@@ -43,8 +43,12 @@ typedef struct {
 } meminfo;
 
 static const smn_series_spec series[] = {
-    {"system_memory_usage_megabytes", "megabytes", SMN_GAUGE, USED_BYTES, 0, 1e-6, 0.0},
-    {"system_memory_usage_percentage", "percentage", SMN_GAUGE, USED_PERCENTAGE, 0, 1.0, 0.0},
+    {"system_memory_usage_megabytes", "megabytes", SMN_GAUGE, USED_BYTES, 0, 1e-6, 0.0,
+     "memory that is neither free nor can be freed without swapping", "/proc/meminfo",
+     "used · 1024 / 1e6; used: MemTotal − MemAvailable, or, without that, MemTotal − MemFree − "
+     "Buffers − Cached − SReclaimable"},
+    {"system_memory_usage_percentage", "percentage", SMN_GAUGE, USED_PERCENTAGE, 0, 1.0, 0.0,
+     "share of all memory that is used so", "/proc/meminfo", "100 · used / MemTotal"},
 };
 
 static void memory_close(void *opaque)
@@ -147,4 +151,6 @@ const smn_source smn_source_memory = {
     .open = memory_open,
     .sample = memory_sample,
     .close = memory_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

@@ -42,10 +42,13 @@ static const uint64_t MOST_FAULTS = UINT64_C(1) << 53;
 static const double QUANTUM_SECONDS = 0.05;
 
 static const smn_series_spec series[COLUMNS] = {
-    {"swap_usage_megabytes", "megabytes", SMN_GAUGE, SWAP_USED_BYTES, 0, 1e-6, 0.0},
-    {"memory_dirty_megabytes", "megabytes", SMN_GAUGE, DIRTY_BYTES, 0, 1e-6, 0.0},
+    {"swap_usage_megabytes", "megabytes", SMN_GAUGE, SWAP_USED_BYTES, 0, 1e-6, 0.0,
+     "swap space that is used", "/proc/meminfo", "(SwapTotal − SwapFree) · 1024 / 1e6"},
+    {"memory_dirty_megabytes", "megabytes", SMN_GAUGE, DIRTY_BYTES, 0, 1e-6, 0.0,
+     "memory that waits to be written to a disk", "/proc/meminfo", "Dirty · 1024 / 1e6"},
     {"major_page_faults_per_second", "faults per second", SMN_RATE, MAJOR_FAULTS, 0, 1.0,
-     QUANTUM_SECONDS},
+     QUANTUM_SECONDS, "how often a task waited for a disk to have its memory back, or its file",
+     "/proc/vmstat, line pgmajfault", "Δpgmajfault / Δt"},
 };
 
 typedef struct {
@@ -196,4 +199,6 @@ const smn_source smn_source_memory_detail = {
     .open = detail_open,
     .sample = detail_sample,
     .close = detail_close,
+    .series = series,
+    .series_count = COLUMNS,
 };

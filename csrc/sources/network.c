@@ -15,9 +15,14 @@ typedef struct {
     uint64_t total[SMN_NET_DIRECTIONS];
 } network_state;
 
+static const char FORMULA[] = "Δbytes / 1e6, summed over interfaces; one that is reset or gone "
+                              "adds nothing, 32-bit counters may wrap";
+
 static const smn_series_spec series[] = {
-    {"network_receive_megabytes", "megabytes", SMN_TOTAL, SMN_NET_RECEIVE, 0, 1e-6, 0.0},
-    {"network_transmit_megabytes", "megabytes", SMN_TOTAL, SMN_NET_TRANSMIT, 0, 1e-6, 0.0},
+    {"network_receive_megabytes", "megabytes", SMN_TOTAL, SMN_NET_RECEIVE, 0, 1e-6, 0.0,
+     "received since the start by all interfaces, loopback included", "/proc/net/dev", FORMULA},
+    {"network_transmit_megabytes", "megabytes", SMN_TOTAL, SMN_NET_TRANSMIT, 0, 1e-6, 0.0,
+     "sent since the start by all interfaces, loopback included", "/proc/net/dev", FORMULA},
 };
 
 static void network_close(void *opaque)
@@ -69,4 +74,6 @@ const smn_source smn_source_network = {
     .open = network_open,
     .sample = network_sample,
     .close = network_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

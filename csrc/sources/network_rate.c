@@ -1,5 +1,6 @@
 /*
- * Bytes, errors and drops a second of the interfaces that lead out of here.
+ * Bytes, errors and drops a second of the interfaces that lead out of here, or
+ * of those that are chosen with `network_interfaces`.
  *
  * A byte counts once, though a machine may show it on a VLAN, on the bond below
  * it and on a card of that: the cards count. /sys/class/net tells which they
@@ -45,6 +46,8 @@ static const uint64_t RANKS_LAST_AT_LEAST_NS = UINT64_C(1000000000);
 
 typedef struct {
     smn_net_dev dev;
+    const char *chosen; /* names, one a line; NULL: none is chosen by its name */
+    bool takes_all;
     int sysfs; /* -1: names have to do */
     smn_text_buffer *text;
     const smn_clock *clock;
@@ -54,13 +57,23 @@ typedef struct {
     uint64_t totals[COLUMNS];
 } network_rate_state;
 
+static const char DEV[] = "/proc/net/dev; /sys/class/net tells what counts";
+
+static const char BYTES[] = "Δbytes / 1e6 / Δt, summed over the interfaces that count";
+
 static const smn_series_spec series[] = {
     {"network_receive_megabytes_per_second", "megabytes per second", SMN_RATE, RECEIVED_BYTES, 0,
-     1e-6, 0.0},
+     1e-6, 0.0,
+     "received by what leads out of here: network cards, or the best that a container has", DEV,
+     BYTES},
     {"network_transmit_megabytes_per_second", "megabytes per second", SMN_RATE, SENT_BYTES, 0, 1e-6,
-     0.0},
-    {"network_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0},
-    {"network_drops_per_second", "packets per second", SMN_RATE, DROPS, 0, 1.0, 0.0},
+     0.0, "sent by what leads out of here", DEV, BYTES},
+    {"network_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0,
+     "packets that went wrong, in both directions", DEV,
+     "Δ(receive errs + transmit errs) / Δt, summed over the interfaces that count"},
+    {"network_drops_per_second", "packets per second", SMN_RATE, DROPS, 0, 1.0, 0.0,
+     "packets that were dropped, in both directions", DEV,
+     "Δ(receive drop + transmit drop) / Δt, summed over the interfaces that count"},
 };
 
 /* ---- ranks -------------------------------------------------------------- */
@@ -155,10 +168,27 @@ static interface_rank rank_of_virtual(const network_rate_state *state, const cha
     return rank_of_type(type_of(state, name));
 }
 
+static bool is_chosen(const network_rate_state *state, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *line = state->chosen; *line != '\0';) {
+        size_t end = strcspn(line, "\n");
+        if (end == length && memcmp(line, name, length) == 0)
+            return true;
+        line += end + (line[end] == '\n');
+    }
+    return false;
+}
+
 static interface_rank rank_of(const network_rate_state *state, const smn_net_interface *interface)
 {
     char name[SMN_NET_NAME_BYTES + 1] = "";
     memcpy(name, interface->name, SMN_NET_NAME_BYTES);
+    /* What the user wants to be counted is counted, be it of the best or of the worst. */
+    if (state->takes_all)
+        return CARD;
+    if (state->chosen != NULL)
+        return is_chosen(state, name) ? CARD : NEVER;
     if (strcmp(name, "lo") == 0 || begins(name, "ifb") || begins(name, "dummy"))
         return NEVER;
     if (*name == '.' || strchr(name, '/') != NULL) /* no name that the kernel gives */
@@ -258,12 +288,24 @@ static void network_rate_close(void *opaque)
     free(state);
 }
 
-/* -ENODATA where nothing leads out of here. What cannot be understood now may be later. */
+static void choose(network_rate_state *state, const char *interfaces)
+{
+    if (interfaces == NULL || strcmp(interfaces, "physical") == 0)
+        return;
+    state->takes_all = strcmp(interfaces, "all") == 0;
+    if (!state->takes_all)
+        state->chosen = interfaces;
+}
+
+/*
+ * -ENODATA where nothing leads out of here. What cannot be understood now may be
+ * later, and what is wanted by its name may come later.
+ */
 static int look_for_interfaces(network_rate_state *state)
 {
     const smn_roster *interfaces = &state->dev.interfaces;
     int error = smn_net_dev_read(&state->dev);
-    if (error == -EBADMSG)
+    if (error == -EBADMSG || (error == 0 && state->chosen != NULL))
         return 0;
     for (size_t i = 0; i < interfaces->count && error == 0; i++) {
         if (rank_of(state, smn_roster_at(interfaces, i)) != NEVER)
@@ -277,6 +319,7 @@ static int network_rate_open(const smn_environment *environment, smn_schema *sch
     network_rate_state *state = calloc(1, sizeof *state);
     if (state == NULL)
         return -ENOMEM;
+    choose(state, environment->network_interfaces);
     state->sysfs = environment->sysfs;
     state->text = environment->text;
     state->clock = environment->clock;
@@ -301,4 +344,6 @@ const smn_source smn_source_network_rate = {
     .open = network_rate_open,
     .sample = network_rate_sample,
     .close = network_rate_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

@@ -50,17 +50,23 @@ static const double PERCENTAGE = 1e-4;
  */
 static const double QUANTUM_SECONDS = 0.005;
 
+static const char FORMULA[] = "100 · Δtotal (µs) / 1e6 / Δt";
+
 static const smn_series_spec series[COLUMNS] = {
     {"pressure_cpu_some_percentage", "percentage", SMN_RATE, CPU_SOME, 0, PERCENTAGE,
-     QUANTUM_SECONDS},
+     QUANTUM_SECONDS, "share of time in which some task waited for a CPU",
+     "/proc/pressure/cpu, some", FORMULA},
     {"pressure_memory_some_percentage", "percentage", SMN_RATE, MEMORY_SOME, 0, PERCENTAGE,
-     QUANTUM_SECONDS},
+     QUANTUM_SECONDS, "share of time in which some task waited for memory",
+     "/proc/pressure/memory, some", FORMULA},
     {"pressure_memory_full_percentage", "percentage", SMN_RATE, MEMORY_FULL, 0, PERCENTAGE,
-     QUANTUM_SECONDS},
-    {"pressure_io_some_percentage", "percentage", SMN_RATE, IO_SOME, 0, PERCENTAGE,
-     QUANTUM_SECONDS},
-    {"pressure_io_full_percentage", "percentage", SMN_RATE, IO_FULL, 0, PERCENTAGE,
-     QUANTUM_SECONDS},
+     QUANTUM_SECONDS, "share of time in which every task that was not idle waited for memory",
+     "/proc/pressure/memory, full", FORMULA},
+    {"pressure_io_some_percentage", "percentage", SMN_RATE, IO_SOME, 0, PERCENTAGE, QUANTUM_SECONDS,
+     "share of time in which some task waited for I/O", "/proc/pressure/io, some", FORMULA},
+    {"pressure_io_full_percentage", "percentage", SMN_RATE, IO_FULL, 0, PERCENTAGE, QUANTUM_SECONDS,
+     "share of time in which every task that was not idle waited for I/O",
+     "/proc/pressure/io, full", FORMULA},
 };
 
 typedef struct {
@@ -192,4 +198,6 @@ const smn_source smn_source_pressure = {
     .open = pressure_open,
     .sample = pressure_sample,
     .close = pressure_close,
+    .series = series,
+    .series_count = COLUMNS,
 };

@@ -71,12 +71,19 @@ typedef struct {
     uint64_t totals[COLUMNS];
 } rdma_state;
 
+static const char WORDS[] = "4 · Δwords / 1e6 / Δt, summed over ports";
+
 static const smn_series_spec series[] = {
     {"rdma_receive_megabytes_per_second", "megabytes per second", SMN_RATE, RECEIVED_WORDS, 0, 4e-6,
-     0.0},
+     0.0, "received by all ports of InfiniBand and RoCE adapters, which /proc/net/dev never shows",
+     "/sys/class/infiniband/*/ports/*/counters/port_rcv_data", WORDS},
     {"rdma_transmit_megabytes_per_second", "megabytes per second", SMN_RATE, SENT_WORDS, 0, 4e-6,
-     0.0},
-    {"rdma_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0},
+     0.0, "sent by all ports of InfiniBand and RoCE adapters",
+     "/sys/class/infiniband/*/ports/*/counters/port_xmit_data", WORDS},
+    {"rdma_errors_per_second", "errors per second", SMN_RATE, ERRORS, 0, 1.0, 0.0,
+     "packets that came broken, or were thrown away before they left",
+     "port_rcv_errors and port_xmit_discards beside these",
+     "Δ(errors + discards) / Δt, summed over ports"},
 };
 
 /* ---- which ports there are ---------------------------------------------- */
@@ -265,4 +272,6 @@ const smn_source smn_source_rdma = {
     .open = rdma_open,
     .sample = rdma_sample,
     .close = rdma_close,
+    .series = series,
+    .series_count = sizeof series / sizeof *series,
 };

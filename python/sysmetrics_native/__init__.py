@@ -6,7 +6,9 @@ from sysmetrics_native.plugin import install, is_installed, uninstall
 from sysmetrics_native.sampler import Sampler
 from sysmetrics_native.settings import (
     configure,
+    disable_process_metrics,
     disable_system_metrics_logging,
+    enable_process_metrics,
     enable_system_metrics_logging,
     set_system_metrics_node_id,
     set_system_metrics_samples_before_logging,
@@ -21,7 +23,9 @@ __all__ = [
     "Window",
     "configure",
     "describe",
+    "disable_process_metrics",
     "disable_system_metrics_logging",
+    "enable_process_metrics",
     "enable_system_metrics_logging",
     "install",
     "is_installed",

@@ -1,10 +1,11 @@
-"""From series to MLflow metrics: names, statistics, rounding."""
+"""What series there are, and what becomes of them in MLflow: names, statistics, rounding."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from sysmetrics_native.window import SeriesInfo, Window
 
@@ -18,6 +19,44 @@ _NOT_IN_DISK_SUFFIX = re.compile(rb"[^A-Za-z0-9_.-]")
 # statistic between and behind them, a key has 245.
 _MAX_NODE_ID_LENGTH = 128
 MAX_DISK_SUFFIX_LENGTH = 80
+
+
+_PLACES = {r"\{i\}": r"\d+", r"\{j\}": r"\d+", r"\{_path\}": r"(_[A-Za-z0-9_.-]+)?"}
+"""What can stand in a key where its pattern has these, both as regular expressions."""
+
+
+class DocumentedSeries(NamedTuple):
+    """A series that a source of the C core knows, whether or not this machine has it."""
+
+    info: SeriesInfo
+    """Its key may be a pattern: ``{i}`` and ``{j}`` stand for numbers of devices, ``{_path}`` for
+    what tells further paths."""
+    meaning: str
+    """What its value tells."""
+    reads: str
+    """The kernel's file, or the call of a driver, that it is made from."""
+    formula: str
+    """How it is made of that; Δ is the increase of a counter, Δt the time that passed."""
+
+    def describes(self, info: SeriesInfo) -> bool:
+        """Whether the series of a sampler is this one."""
+        pattern = re.escape(self.info.key)
+        for place, allowed in _PLACES.items():
+            pattern = pattern.replace(place, allowed)
+        return self.info._replace(key=info.key) == info and bool(re.fullmatch(pattern, info.key))
+
+
+def documented_series() -> tuple[DocumentedSeries, ...]:
+    """Every series that the C core knows, source by source.
+
+    Some keys come twice, made in one way or in another as the device allows.
+
+    Raises:
+        ImportError: this installation has no C core.
+    """
+    from sysmetrics_native.backends import native
+
+    return native.documented_series()
 
 
 def clean_node_id(node_id: str) -> str:

@@ -22,6 +22,7 @@ from sysmetrics_native.timeline import (
     local_time,
     with_gaps,
 )
+from sysmetrics_native.tracking import is_permanent
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -128,7 +129,11 @@ def timeline_of_run(
             for track in _tracks(client, run_id, series, metrics, percentiles=percentiles)
         ]
     except MlflowException as error:
-        raise ValueError(f"there is no run {run_id} to be had: {error_text(error)}") from None
+        if is_permanent(error):
+            raise ValueError(f"there is no run {run_id} to be had: {error_text(error)}") from None
+        raise ConnectionError(
+            f"the tracking server could not be asked for run {run_id}: {error_text(error)}"
+        ) from None
     tracks.sort(key=lambda track: (track.node or "", track.key))
     started = run.info.start_time / _MS_PER_SECOND
     ended = (run.info.end_time or run.info.start_time) / _MS_PER_SECOND

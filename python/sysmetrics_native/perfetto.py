@@ -42,7 +42,7 @@ _FIRST_PID = 1 << 23
 
 _BYTES_AT_ONCE = 1 << 20
 _MOST_HEAD_BYTES = 1 << 26
-_BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\b')
+_BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\D')
 _LONGEST_BASE = 256
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
 
@@ -141,10 +141,11 @@ class Companion:
     def _find_base(self) -> int:
         before = b""
         for chunk in self._chunks():
-            found = _BASE.search(before + chunk)
+            text = before + chunk
+            found = _BASE.search(text)
             if found is not None:
                 return int(found.group(1))
-            before = chunk[-_LONGEST_BASE:]
+            before = text[-_LONGEST_BASE:]
         return 0  # PyTorch before 2.4
 
     def _chunks(self) -> Iterator[bytes]:

@@ -233,10 +233,8 @@ class Recording:
         size = os.fstat(self._file).st_size
         return max(0, min(self._capacity, (size - self._data_offset) // self._format.record_bytes))
 
-    def _chunks(
-        self, begin: int, end: int, at_once: int = _BYTES_AT_ONCE
-    ) -> Iterator[tuple[int, memoryview]]:
-        """Bytes of the slots from `begin` up to `end`, some at a time; whole records only."""
+    def _chunks(self, begin: int, end: int, at_once: int) -> Iterator[tuple[int, memoryview]]:
+        """Bytes of the slots from `begin` up to `end`, so many at a time; whole records only."""
         record_bytes = self._format.record_bytes
         step = max(1, at_once // record_bytes)
         for slot in range(begin, end, step):
@@ -248,7 +246,7 @@ class Recording:
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
         record_bytes = self._format.record_bytes
-        for first, chunk in self._chunks(begin, end):
+        for first, chunk in self._chunks(begin, end, _BYTES_AT_ONCE):
             for number in range(len(chunk) // record_bytes):
                 yield first + number, chunk[number * record_bytes :][:record_bytes]
 
@@ -256,7 +254,7 @@ class Recording:
         """Number of the newest whole row."""
         words = self._format.record_bytes // 8
         newest = -1
-        for first, chunk in self._chunks(0, self._slots()):
+        for first, chunk in self._chunks(0, self._slots(), _BYTES_AT_ONCE):
             sequences = chunk.cast("Q")[::words].tolist()
             for number in _largest_first(sequences):
                 if sequences[number] <= newest:
@@ -354,7 +352,7 @@ class Recording:
     def _copy(self, dtype: Any, newest: int) -> tuple[Any, Any]:
         """All records, oldest first, and the number that each has if it is whole."""
         np = _import_numpy()
-        records = b"".join(chunk for _, chunk in self._chunks(0, self._slots()))
+        records = b"".join(chunk for _, chunk in self._chunks(0, self._slots(), _BYTES_AT_ONCE))
         ring = np.frombuffer(records, dtype)
         first = min((newest + 1) % self._capacity, len(ring))
         slots = np.concatenate([np.arange(first, len(ring)), np.arange(first)])

@@ -34,8 +34,10 @@ class Sampler:
         samples_per_window: ticks that make one window, 1 to 1,000,000.
         backend: ``native``, ``psutil`` or ``auto``.
         sources: names of sources, as a list or as text with commas: ``default``, ``all``, a name,
-            or ``-name`` to drop one.
-        disk_paths: mount points for the disk space metrics; the first has the plain keys.
+            or ``-name`` to drop one. Given here they are all there is; from elsewhere, MLflow's
+            ``MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS`` adds ``process``.
+        disk_paths: mount points for the disk space metrics; the first has the plain keys. One that
+            does not answer, as a network mount whose server is gone, is absent while it hangs.
         network_interfaces: what the rates of the source ``network_rate`` are made of: ``physical``
             (nothing twice, nothing that stays inside), ``all``, or names.
         gpus: which GPUs: ``all``, ``visible`` (what ``CUDA_VISIBLE_DEVICES``,
@@ -45,7 +47,8 @@ class Sampler:
         overhead_budget: the share of one core that the sources may take, above 0 and up to 1; where
             they would take more the most expensive ones are read less often.
         pid: the process that the sources ``process`` and ``container`` are about, as `procfs_path`
-            numbers it; 0, and unless given, this one.
+            numbers it; 0, and unless given, this one. ``process`` counts its descendants, too,
+            unless ``MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES`` is false.
         recorder: whether to write every row to a file that outlives this process, which
             `sysmetrics_native.recording` reads: `False`, `True` for the user's own folder of
             recordings, or the path of a file or folder. Where that cannot be done there is a
@@ -93,12 +96,15 @@ class Sampler:
             "overhead_budget": overhead_budget,
         }
         values = {name: settings.option(name, value) for name, value in arguments.items()}
+        if sources is None:
+            values["sources"] = settings.chosen_sources()
         spelling = {name: settings.spelling(name, value) for name, value in arguments.items()}
         backend_class = choose_backend(values.pop("backend"), spelling["backend"])
         options = SamplingOptions(
             interval=settings.parse_interval("interval", interval),
             samples_per_window=settings.parse_samples("samples_per_window", samples_per_window),
             pid=settings.parse_pid("pid", pid),
+            process_children=settings.mlflow_process_children(),
             spelling=spelling,
             **values,
         )

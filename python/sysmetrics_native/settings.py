@@ -21,6 +21,8 @@ MLFLOW_ENABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 MLFLOW_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 MLFLOW_SAMPLES = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
 MLFLOW_NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
+MLFLOW_PROCESS = "MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS"
+MLFLOW_PROCESS_CHILDREN = "MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES"
 
 MIN_INTERVAL_SECONDS = 0.001
 MAX_INTERVAL_SECONDS = 3600.0
@@ -33,6 +35,9 @@ MAX_PID = 2**22
 
 NETWORK_WORDS = ("physical", "all")
 _MAX_INTERFACE_NAME_BYTES = 15
+
+_PROCESS = "process"
+"""The source that MLflow's variable of this name turns on."""
 
 _GPU_UUID = re.compile(r"(?:GPU|MIG)-[\w/-]+", re.ASCII)
 
@@ -410,6 +415,51 @@ def mlflow_node_id(argument: str | None) -> str | None:
         return _parse_node_id(MLFLOW_NODE_ID, text)
     value: str | None = option("node_id", argument or None)
     return value
+
+
+def _mlflow_bool(variable: str, default: bool) -> bool:
+    text = os.environ.get(variable)
+    return default if text is None else _parse_bool(variable, text)
+
+
+def mlflow_process_children() -> bool:
+    """Whether the source `process` counts descendants, too: MLflow's variable decides."""
+    return _mlflow_bool(MLFLOW_PROCESS_CHILDREN, default=True)
+
+
+def chosen_sources() -> tuple[str, ...]:
+    """The option `sources`, and what MLflow's variable adds to it.
+
+    That is `process`, whatever else is chosen, unless it is dropped by name.
+    """
+    names: tuple[str, ...] = option("sources")
+    if f"-{_PROCESS}" in names or not _mlflow_bool(MLFLOW_PROCESS, default=False):
+        return names
+    if all(name.startswith("-") for name in names):  # these are drops from the default
+        names = ("default", *names)
+    return (*names, _PROCESS)
+
+
+def enable_process_metrics(include_children: bool = True) -> None:
+    """Log what the process of the run uses, in every run that logs system metrics.
+
+    Sets MLflow's variables ``MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS`` and
+    ``MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES``, as its function of this name does.
+
+    Args:
+        include_children: whether its descendants are counted, too.
+
+    Raises:
+        ValueError: `include_children` is neither true nor false.
+    """
+    include_children = _parse_bool("include_children", include_children)
+    os.environ[MLFLOW_PROCESS] = "true"
+    os.environ[MLFLOW_PROCESS_CHILDREN] = "true" if include_children else "false"
+
+
+def disable_process_metrics() -> None:
+    """Log it only where the option `sources` has ``process``, as unless enabled."""
+    os.environ[MLFLOW_PROCESS] = "false"
 
 
 def enable_system_metrics_logging() -> None:

@@ -100,7 +100,7 @@ def open_timeline(
         FileNotFoundError: there is no such file.
         ValueError: it is no whole recording, the folder has none or several, or the server has no
             such run; `what` as it was given is in the message.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read; a `ConnectionError`: the server did not answer.
         ModuleNotFoundError: a run is asked for, and MLflow is not installed.
     """
     path = find_recording(what)
@@ -387,11 +387,17 @@ def _merged(track: Track, bucket: Integers, is_value: Mask) -> Track:
 
 
 def _with_breaks(merged: Track, track: Track, bucket: Integers, is_value: Mask) -> Track:
-    """The points, and a NaN for each bucket with a gap: before its point if the gap comes first."""
+    """The points, and a NaN for each bucket with a gap.
+
+    It stands before the bucket's point if the gap comes first, or if no other point follows.
+    """
     in_use = bucket[is_value][_starts(bucket[is_value])]
     gap_starts = _starts(bucket[~is_value])
     gap_bucket = bucket[~is_value][gap_starts]
+    gap_times = track.times[~is_value][gap_starts]
     comes_first = ~is_value[np.searchsorted(bucket, gap_bucket)]
+    if len(in_use) > 0:  # behind the last point nobody would see it
+        comes_first |= (gap_bucket == in_use[-1]) & (gap_times < merged.times[-1])
     # In each bucket there is a place before, one for its point, and one behind.
     points, gaps = in_use * 3 + 1, gap_bucket * 3 + np.where(comes_first, 0, 2)
     places = np.union1d(points, gaps)
@@ -407,7 +413,7 @@ def _with_breaks(merged: Track, track: Track, bucket: Integers, is_value: Mask) 
     times = np.empty(len(places))
     times[at] = merged.times
     behind = np.searchsorted(places, gaps)
-    times[behind] = track.times[~is_value][gap_starts]
+    times[behind] = gap_times
     late = behind[~comes_first & (behind > 0)]  # the point before it is its bucket's last value
     times[late] = np.maximum(times[late], np.nextafter(times[late - 1], np.inf))
     values = spread(merged.values)

@@ -1,5 +1,6 @@
 /* The source `disk_space` on this machine's own file systems. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,14 +9,17 @@
 
 #include "check.h"
 #include "probe.h"
+#include "self.h"
 
 static const char PERCENTAGE[] = "disk_usage_percentage";
 static const char USED[] = "disk_usage_megabytes";
 static const char AVAILABLE[] = "disk_available_megabytes";
 
+static int procfs; /* this machine's */
+
 static void open_paths(source_probe *probe, const char *paths)
 {
-    smn_environment environment = {.procfs = -1, .sysfs = -1, .disk_paths = paths};
+    smn_environment environment = {.procfs = procfs, .sysfs = -1, .disk_paths = paths};
     REQUIRE(probe_open_in(probe, "disk_space", &environment) == 0);
 }
 
@@ -51,17 +55,19 @@ static bool is_same(const struct statvfs *one, const struct statvfs *two)
 /* Others write to the disk at any time: repeats until nobody did during the reading. */
 static void check_against_statvfs(const char *path)
 {
-    source_probe probe;
-    open_paths(&probe, path);
     struct statvfs before;
     struct statvfs after;
-    do {
+    for (bool is_quiet = false; !is_quiet;) {
+        source_probe probe;
         REQUIRE(statvfs(path, &before) == 0);
+        open_paths(&probe, path);
         CHECK_INT(probe_sample(&probe), 0);
         REQUIRE(statvfs(path, &after) == 0);
-    } while (!is_same(&before, &after));
-    check_space(&probe, "", &after);
-    probe_close(&probe);
+        is_quiet = is_same(&before, &after);
+        if (is_quiet)
+            check_space(&probe, "", &after);
+        probe_close(&probe);
+    }
 }
 
 static void test_real_file_systems(void)
@@ -116,9 +122,20 @@ static void test_no_path(void)
     static const char *const none[] = {"", "\n", "\n\n\n"};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         source_probe probe;
-        smn_environment environment = {.procfs = -1, .sysfs = -1, .disk_paths = none[i]};
+        smn_environment environment = {.procfs = procfs, .sysfs = -1, .disk_paths = none[i]};
         CHECK_INT(probe_open_in(&probe, "disk_space", &environment), -ENODATA);
     }
+}
+
+/* Until a path that was missing has values, or again has none. */
+static void sample_until(source_probe *probe, bool is_there)
+{
+    do {
+        self_breathe();
+        CHECK(probe_sample(probe) < 0); /* of the others that are missing */
+        CHECK(value(probe, PERCENTAGE, "_root") > 0.0);
+        check_absent(probe, "_no_such_path");
+    } while (isnan(value(probe, PERCENTAGE, "")) == is_there);
 }
 
 /* What is missing hides only itself, and is back when it is back. */
@@ -139,11 +156,30 @@ static void test_missing_paths(void)
     CHECK(value(&probe, AVAILABLE, "_root") >= 0.0);
 
     REQUIRE(mkdirat(tree.root, "later", 0755) == 0);
-    CHECK(probe_sample(&probe) < 0); /* of the other two */
-    CHECK(value(&probe, PERCENTAGE, "") >= 0.0);
-    CHECK(value(&probe, PERCENTAGE, "_root") > 0.0);
-    check_absent(&probe, "_no_such_path");
+    sample_until(&probe, true);
     tree_remove(&tree, "later");
+    sample_until(&probe, false);
+    check_absent(&probe, "");
+    probe_close(&probe);
+    tree_destroy(&tree);
+}
+
+/* One that was there when sampling began is known to be local, and missed at once. */
+static void test_path_that_goes(void)
+{
+    proc_tree tree;
+    source_probe probe;
+    char path[sizeof tree.path + 8];
+    tree_create(&tree);
+    snprintf(path, sizeof path, "%s/now", tree.path);
+    REQUIRE(mkdirat(tree.root, "now", 0755) == 0);
+    open_paths(&probe, path);
+    bool is_local = self_find_thread("smn-disk") == 0;
+    CHECK_INT(probe_sample(&probe), 0);
+    CHECK(value(&probe, PERCENTAGE, "") >= 0.0);
+    tree_remove(&tree, "now");
+    while (!is_local && probe_sample(&probe) == 0)
+        self_breathe();
     CHECK_INT(probe_sample(&probe), -ENOENT);
     check_absent(&probe, "");
     probe_close(&probe);
@@ -161,10 +197,14 @@ static void test_virtual_file_system(void)
 
 int main(void)
 {
+    procfs = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    REQUIRE(procfs >= 0);
     test_schema();
     test_no_path();
     test_real_file_systems();
     test_missing_paths();
+    test_path_that_goes();
     test_virtual_file_system();
+    close(procfs);
     return check_report();
 }

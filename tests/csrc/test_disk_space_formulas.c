@@ -22,7 +22,26 @@ int statvfs(const char *path, struct statvfs *space)
     return 0;
 }
 
-static void test_formulas(void)
+/* The same formulas, whichever thread reads. */
+static const char *const root_mounts[] = {
+    "22 1 254:0 / / rw - ext4 /dev/vda rw\n",
+    "22 1 254:0 / / rw - nfs server:/ rw\n",
+};
+
+static void open_root(source_probe *probe, proc_tree *tree, const char *mounts)
+{
+    tree_create(tree);
+    tree_write_text(tree, "self/mountinfo", mounts);
+    probe_open(probe, "disk_space", tree);
+}
+
+static void close_root(source_probe *probe, proc_tree *tree)
+{
+    probe_close(probe);
+    tree_destroy(tree);
+}
+
+static void test_formulas(const char *mounts)
 {
     static const struct {
         const char *what;
@@ -103,30 +122,30 @@ static void test_formulas(void)
          CHECK_NAN,
          CHECK_NAN},
     };
-    source_probe probe;
-    smn_environment environment = {.procfs = -1, .sysfs = -1, .disk_paths = "/made/up"};
-    REQUIRE(probe_open_in(&probe, "disk_space", &environment) == 0);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         check_case("%s", cases[i].what);
+        proc_tree tree;
+        source_probe probe;
         answer = cases[i].space;
+        open_root(&probe, &tree, mounts);
         CHECK_INT(probe_sample(&probe), cases[i].error);
         double used = probe_value(&probe, "disk_usage_megabytes");
         double available = probe_value(&probe, "disk_available_megabytes");
         CHECK_NEAR(used, cases[i].used_bytes / 1e6, cases[i].used_bytes * 1e-20);
         CHECK_NEAR(available, cases[i].available_bytes / 1e6, cases[i].available_bytes * 1e-20);
         CHECK_DOUBLE(probe_value(&probe, "disk_usage_percentage"), cases[i].percentage);
+        close_root(&probe, &tree);
     }
     check_case(NULL);
-    probe_close(&probe);
 }
 
 /* Whatever goes wrong is a failure of this reading, not of the next. */
 static void test_failures(void)
 {
     static const int failures[] = {ENOENT, EACCES, ESTALE, EIO, EINTR, EOVERFLOW, ENOTCONN};
+    proc_tree tree;
     source_probe probe;
-    smn_environment environment = {.procfs = -1, .sysfs = -1, .disk_paths = "/made/up"};
-    REQUIRE(probe_open_in(&probe, "disk_space", &environment) == 0);
+    open_root(&probe, &tree, root_mounts[0]);
     answer = (struct statvfs){
         .f_bsize = 1, .f_frsize = 1, .f_blocks = 100, .f_bfree = 25, .f_bavail = 25};
     for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
@@ -139,12 +158,13 @@ static void test_failures(void)
         CHECK_INT(probe_sample(&probe), 0);
         CHECK_DOUBLE(probe_value(&probe, "disk_usage_percentage"), 75.0);
     }
-    probe_close(&probe);
+    close_root(&probe, &tree);
 }
 
 int main(void)
 {
-    test_formulas();
+    for (size_t i = 0; i < sizeof root_mounts / sizeof *root_mounts; i++)
+        test_formulas(root_mounts[i]);
     test_failures();
     return check_report();
 }

@@ -133,7 +133,7 @@ static void test_any_costs_stay_inside_the_budget(void)
             loads[1].cost_ns = costs[i / TICKS / COSTS / TICKS];
             smn_governor_decide(&governor, loads, 2, SECOND);
             bool slowed = smn_load_is_slowed(&loads[0]) || smn_load_is_slowed(&loads[1]);
-            if (slowed && share_of(&governor, loads, 2) > 0.05 * (1.0 + 1e-9)) {
+            if (slowed && share_of(&governor, loads, 2) > 0.05 * (1.0 + 1e-8)) {
                 check_case("window %d, case %d", (int)windows[w], i);
                 CHECK(!"inside the budget");
             }

@@ -41,6 +41,7 @@ typedef struct {
     proc_tree tree;
     fake_clock clock;
     source_probe probe;
+    const char *chosen; /* the option network_interfaces */
     link_state links[MOST_LINKS + 1];
 } fake_links;
 
@@ -112,6 +113,7 @@ static int open_links(fake_links *fake, bool with_sysfs)
 {
     smn_environment environment = {.procfs = fake->tree.root,
                                    .sysfs = with_sysfs ? fake->tree.root : -1,
+                                   .network_interfaces = fake->chosen,
                                    .clock = &fake->clock.clock};
     return probe_open_in(&fake->probe, "network_rate", &environment);
 }
@@ -463,6 +465,98 @@ static void test_life(void)
     release(&fake);
 }
 
+static const link_state bonded[] = {
+    {.name = "lo", .entries = "type=772"},
+    {.name = "eno1", .entries = "device master/bonding/x upper_bond0 type=1"},
+    {.name = "eno2", .entries = "device master/bonding/x upper_bond0 type=1"},
+    {.name = "bond0", .entries = "bonding/x lower_eno1 lower_eno2 type=1"},
+    {.name = "bond0.100", .entries = "lower_bond0 type=1"},
+    {.name = "vetha", .entries = "brport/x type=1"},
+    {.name = "dummy0", .entries = "type=1"},
+    {.name = "tun0", .entries = "type=65534"},
+    {.name = NULL},
+};
+
+/* The option: all of them, or exactly those that are named, whatever they are. */
+static void test_choice(void)
+{
+    static const struct {
+        const char *chosen;
+        const char *counted;
+    } cases[] = {
+        {NULL, "eno1 eno2"},
+        {"physical", "eno1 eno2"},
+        {"all", "lo eno1 eno2 bond0 bond0.100 vetha dummy0 tun0"},
+        {"lo", "lo"},
+        {"lo\neno2", "lo eno2"},
+        {"eno2\nlo\n", "lo eno2"},
+        {"bond0.100", "bond0.100"},
+        {"bond0\nbond0.100\nvetha\ndummy0\ntun0", "bond0 bond0.100 vetha dummy0 tun0"},
+        {"eno1\nmissing", "eno1"},
+        {"eno", NULL},
+        {"eno11", NULL},
+        {"physical\neno", NULL},
+        {"missing", NULL},
+        {"ALL", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int with_sysfs = 0; with_sysfs < 2; with_sysfs++) {
+            const char *chosen = cases[i].chosen;
+            check_case("%s, %s sysfs", chosen != NULL ? chosen : "NULL",
+                       with_sysfs ? "with" : "without");
+            fake_links fake;
+            setup(&fake, bonded);
+            fake.chosen = chosen;
+            REQUIRE(open_links(&fake, with_sysfs) == 0);
+            for (int reading = 0; reading < 3; reading++) {
+                if (cases[i].counted == NULL) {
+                    CHECK_INT(read_links(&fake), -ENODATA);
+                    check_absent(&fake, -ENODATA);
+                } else if (reading == 0) {
+                    check_totals(&fake, read_links(&fake), 0, 0, 0, 0);
+                } else {
+                    CHECK_TEXT(counted(&fake), cases[i].counted);
+                }
+                pass(&fake, 11000 * MS);
+            }
+            release(&fake);
+        }
+    }
+    check_case(NULL);
+}
+
+/* One that is named and not there is nothing wrong: it may come, and go, at any time. */
+static void test_choice_that_comes_and_goes(void)
+{
+    fake_links fake;
+    setup(&fake, (const link_state[]){{.name = "lo"}, {.name = NULL}});
+    fake.chosen = "eth7\neth8";
+    REQUIRE(open_links(&fake, true) == 0);
+    check_absent(&fake, read_links(&fake));
+
+    fake.links[1] = (link_state){.name = "eth7", .received = 1000, .packets = 1};
+    check_totals(&fake, read_links(&fake), 0, 0, 0, 0); /* from its first reading on */
+    CHECK_TEXT(counted(&fake), "eth7");
+    fake.links[2] = (link_state){.name = "eth8", .received = 5000, .packets = 1};
+    CHECK_TEXT(counted(&fake), "eth7");
+    CHECK_TEXT(counted(&fake), "eth7 eth8");
+    double before = received(&fake);
+
+    fake.links[1].name = NULL;
+    check_absent(&fake, read_links(&fake));
+    fake.links[1].name = "eth7";
+    CHECK_INT(read_links(&fake), 0);
+    CHECK_DOUBLE(received(&fake), before);
+    CHECK_TEXT(counted(&fake), "eth7 eth8");
+    release(&fake);
+
+    check_case("a machine without any network");
+    tree_create(&fake.tree);
+    CHECK_INT(open_links(&fake, true), -ENODATA);
+    tree_destroy(&fake.tree);
+    check_case(NULL);
+}
+
 static void test_garbage(void)
 {
     static const char *const files[] = {
@@ -677,6 +771,8 @@ int main(void)
     test_increases();
     test_what_counts();
     test_life();
+    test_choice();
+    test_choice_that_comes_and_goes();
     test_garbage();
     test_cut_anywhere();
     test_mutations();

@@ -228,6 +228,60 @@ static void test_first_value(void)
     rig_close(&rig);
 }
 
+/*
+ * 30 ms of work and traffic in each second, at 1000 ticks a second. The kernel
+ * counts CPU time in steps of 10 ms, so of this CPU a stretch of 100 ms is the
+ * least that tells something; bytes it counts as they come.
+ */
+static void test_bursts(void)
+{
+    static const struct {
+        int begin_ms; /* of the burst, in each window */
+        double cpu_max;
+    } cases[] = {
+        {345, 30},
+        {385, 20}, /* in two stretches: the busier one has two of the three steps */
+    };
+    static const char rate[] = "network_receive_megabytes_per_second";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_case("at %d ms", cases[i].begin_ms);
+        static sampler_rig rig;
+        rig_prepare(&rig);
+        tree_write_text(&rig.tree, "class/net/eth0/device/uevent", "");
+        rig_create(&rig, "cpu,network_rate", MILLISECOND, 1000);
+        CHECK_INT(smn_sampler_start(rig.sampler), 0);
+        uint64_t busy = 1000;
+        uint64_t idle = 9000;
+        uint64_t received = 1000000;
+        for (int ms = 1; ms <= 2000; ms++) {
+            int within = ms % 1000 - cases[i].begin_ms;
+            bool is_burst = within > 0 && within <= 30;
+            received += is_burst ? 5000 : 0;
+            if (is_burst)
+                rig_set_network(&rig, received, 2000000);
+            if (ms % 10 == 0) {
+                *(is_burst ? &busy : &idle) += 1;
+                rig_set_cpu(&rig, busy, idle);
+            }
+            rig_tick(&rig, 1);
+        }
+        for (int w = 0; w < 2; w++) {
+            CHECK_INT(rig_take(&rig), 0);
+            const smn_statistics *cpu = rig_statistics(&rig, CPU);
+            CHECK_DOUBLE(cpu->mean, 3.0);
+            CHECK_DOUBLE(cpu->max, cases[i].cpu_max);
+            CHECK_DOUBLE(cpu->min, 0.0);
+            const smn_statistics *network = rig_statistics(&rig, rate);
+            CHECK_NEAR(network->mean, 0.15, 1e-9);
+            CHECK_NEAR(network->max, 5.0, 1e-6);
+            CHECK_NEAR(network->p99, 5.0, 1e-6);
+            CHECK_DOUBLE(network->p95, 0.0);
+        }
+        rig_close(&rig);
+    }
+    check_case(NULL);
+}
+
 static void test_statistics_of_windows(void)
 {
     /* Ticks of 10 and more CPU time each: every tick is a span of its own. */
@@ -918,6 +972,7 @@ int main(void)
     test_series();
     test_wrong_options();
     test_first_value();
+    test_bursts();
     test_statistics_of_windows();
     test_failing_source();
     test_late_file();

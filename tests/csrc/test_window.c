@@ -33,11 +33,12 @@ enum {
 };
 
 static const smn_series_spec specs[SERIES] = {
-    [GAUGE] = {"gauge", "u", SMN_GAUGE, GAUGE_COLUMN, 0, 0.5, 0.0},
-    [TOTAL] = {"total", "u", SMN_TOTAL, TOTAL_COLUMN, 0, 2.0, 0.0},
-    [RATE] = {"rate", "u", SMN_RATE, RATE_COLUMN, 0, 4.0, 0.0},
-    [RATIO] = {"ratio", "u", SMN_RATIO, BUSY_COLUMN, TIME_COLUMN, 100.0, 10.0},
-    [RATIO_BY_TICK] = {"ratio_by_tick", "u", SMN_RATIO, BUSY_COLUMN, TIME_COLUMN, 100.0, 0.0},
+    [GAUGE] = {"gauge", "u", SMN_GAUGE, GAUGE_COLUMN, 0, 0.5, 0.0, "", "", ""},
+    [TOTAL] = {"total", "u", SMN_TOTAL, TOTAL_COLUMN, 0, 2.0, 0.0, "", "", ""},
+    [RATE] = {"rate", "u", SMN_RATE, RATE_COLUMN, 0, 4.0, 0.0, "", "", ""},
+    [RATIO] = {"ratio", "u", SMN_RATIO, BUSY_COLUMN, TIME_COLUMN, 100.0, 10.0, "", "", ""},
+    [RATIO_BY_TICK] = {"ratio_by_tick", "u", SMN_RATIO, BUSY_COLUMN, TIME_COLUMN, 100.0, 0.0, "",
+                       "", ""},
 };
 
 typedef struct {

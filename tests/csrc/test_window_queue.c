@@ -21,8 +21,8 @@ static smn_schema schema;
 static void make_schema(void)
 {
     static const smn_series_spec specs[SERIES] = {
-        {"one", "u", SMN_GAUGE, 0, 0, 1.0, 0.0},
-        {"two", "u", SMN_RATIO, 0, 1, 1.0, 0.0},
+        {"one", "u", SMN_GAUGE, 0, 0, 1.0, 0.0, "", "", ""},
+        {"two", "u", SMN_RATIO, 0, 1, 1.0, 0.0, "", "", ""},
     };
     smn_schema_begin_source(&schema, "test");
     smn_schema_add_columns(&schema, 2);

@@ -15,7 +15,7 @@ import pytest
 from tests.mlflow.programs import Program
 from tests.mlflow.proxy import Proxy
 from tests.mlflow.server import Server
-from tests.support import sampling_threads, wait_until
+from tests.support import default_as_in_mlflow, sampling_threads, wait_until
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -115,6 +115,27 @@ def uses_database(database: str) -> str:
 
     mlflow.set_tracking_uri(database)
     return database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_read_what_mlflow_reads() -> None:
+    """The same for programs that several tests look at, which start before any of these."""
+    sources = default_as_in_mlflow("native")
+    if sources != "default":
+        os.environ["SYSMETRICS_NATIVE_SOURCES"] = sources
+
+
+@pytest.fixture(autouse=True)
+def reads_what_mlflow_reads(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged of a container that these tests may run in."""
+    backend = "native"
+    if "backend" in request.fixturenames:
+        backend = request.getfixturevalue("backend")
+    sources = default_as_in_mlflow(backend)
+    if sources != "default":
+        monkeypatch.setenv("SYSMETRICS_NATIVE_SOURCES", sources)
 
 
 @pytest.fixture

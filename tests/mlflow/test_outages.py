@@ -30,7 +30,7 @@ def use_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
     patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "4")
     patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     patch.setattr(delivery, "LINGER_SECONDS", 0.3)
 
 

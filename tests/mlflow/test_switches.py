@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -85,6 +87,77 @@ def test_a_run_that_asks_for_it_wins_over_off(uses_database, switch: Switch) -> 
 def test_a_run_that_declines_wins_over_on(uses_database, switch: Switch) -> None:
     switch()
     assert keys_of_a_run(log_system_metrics=False) == set()
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+PROCESS = "MLFLOW_SYSTEM_METRICS_INCLUDE_PROCESS"
+PROCESS_CHILDREN = "MLFLOW_SYSTEM_METRICS_INCLUDE_CHILD_PROCESSES"
+PROCESS_KEYS = {
+    f"system/process_{name}"
+    for name in (
+        "cpu_percentage",
+        "memory_rss_megabytes",
+        "memory_vms_megabytes",
+        "memory_percentage",
+        "threads",
+        *(["open_files"] if os.name == "posix" else []),
+    )
+}
+
+
+def test_process_metrics_by_variable(uses_database, uses_backend) -> None:
+    os.environ[PROCESS] = "true"
+    assert keys_of_a_run(log_system_metrics=True) == DEFAULT_KEYS | PROCESS_KEYS
+    del os.environ[PROCESS]
+    assert keys_of_a_run(log_system_metrics=True) == DEFAULT_KEYS
+
+
+def test_process_metrics_by_function(uses_database) -> None:
+    sysmetrics_native.enable_process_metrics()
+    assert keys_of_a_run(log_system_metrics=True) == DEFAULT_KEYS | PROCESS_KEYS
+    sysmetrics_native.disable_process_metrics()
+    assert keys_of_a_run(log_system_metrics=True) == DEFAULT_KEYS
+
+
+def test_process_metrics_that_the_option_drops(uses_database) -> None:
+    os.environ[PROCESS] = "true"
+    sysmetrics_native.configure(sources="memory,-process")
+    assert keys_of_a_run(log_system_metrics=True) == {
+        "system/system_memory_usage_megabytes",
+        "system/system_memory_usage_percentage",
+    }
+
+
+def threads_of_a_run() -> float:
+    with mlflow.start_run(log_system_metrics=True) as run:
+        time.sleep(0.2)
+    return Logged(run.info.run_id).values("process_threads")[-1]
+
+
+def test_process_metrics_with_and_without_children(uses_database, uses_backend) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        sysmetrics_native.enable_process_metrics(include_children=False)
+        alone = threads_of_a_run()
+        sysmetrics_native.enable_process_metrics()
+        # A server of these tests may be a child, too, and start and end threads.
+        assert threads_of_a_run() > alone
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_bad_variable_about_processes_is_named(uses_database, warnings: list[str]) -> None:
+    os.environ[PROCESS_CHILDREN] = "some"
+    assert keys_of_a_run(log_system_metrics=True) == set()
+    (warning,) = warnings
+    assert f"{PROCESS_CHILDREN} must be true or false, got 'some'" in warning
 
 
 # ---- interval and samples -----------------------------------------------------------------------

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 import sysmetrics_native
+from tests.bursts import loopback_bursts
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, DEFAULT_NAMES, MEMORY, Logged
-from tests.support import busy_processes, retry
+from tests.support import busy_processes, default_as_in_mlflow, retry
 
 CPU = "cpu_utilization_percentage"
 
@@ -176,6 +177,31 @@ def test_other_statistics_have_keys_of_their_own(uses_database, uses_backend) ->
     assert run.steps(f"{MEMORY}_max") == run.steps()
 
 
+@pytest.mark.native
+def test_a_burst_is_logged_as_the_maximum(uses_database) -> None:
+    """30 ms of each second; a thousand samples are one metric, and one key more keeps the spike."""
+    sysmetrics_native.configure(
+        backend="native",
+        statistics="mean,max",
+        sources="memory,network_rate",
+        network_interfaces="lo",
+    )
+    key = "network_transmit_megabytes_per_second"
+
+    def check() -> None:
+        mlflow.set_system_metrics_sampling_interval(0.001)
+        mlflow.set_system_metrics_samples_before_logging(1000)
+        with loopback_bursts(), mlflow.start_run(log_system_metrics=True) as run:
+            time.sleep(2.2)
+        logged = Logged(run.info.run_id)
+        means, peaks = logged.values(key)[:2], logged.values(f"{key}_max")[:2]
+        assert len(means) == len(peaks) == 2
+        for mean, peak in zip(means, peaks, strict=True):
+            assert peak >= 10 * mean > 0
+
+    retry(3, check)
+
+
 def test_without_the_mean_there_are_no_plain_keys(uses_database, uses_backend) -> None:
     sysmetrics_native.configure(statistics=["max", "last"])
     run, _ = monitored(0.4, 1, lambda: None)
@@ -194,6 +220,7 @@ def test_every_disk_path_has_its_keys(uses_database, uses_backend) -> None:
 
 
 def test_a_source_can_be_left_out(uses_database, uses_backend) -> None:
-    os.environ["SYSMETRICS_NATIVE_SOURCES"] = "-disk_space"
+    sources = default_as_in_mlflow(uses_backend)
+    os.environ["SYSMETRICS_NATIVE_SOURCES"] = f"{sources},-disk_space"
     run, _ = monitored(0.4, 1, lambda: None)
     assert run.metrics() == {key for key in DEFAULT_KEYS if "disk" not in key}

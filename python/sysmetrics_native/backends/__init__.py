@@ -38,6 +38,8 @@ class SamplingOptions(NamedTuple):
     """The share of one core that the sources may take."""
     pid: int
     """Whose processes and container are meant; 0: this process."""
+    process_children: bool
+    """Whether the source ``process`` counts its descendants, too."""
 
 
 class Backend(Protocol):

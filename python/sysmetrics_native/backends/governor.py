@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 _PERIOD_SECONDS = 1.0
 _READINGS_THAT_TELL = 4.0
 """So many readings tell what one costs; fewer move the estimate a little."""
+_ROUNDING = 1e-9
+"""So that five readings are not four because of what a division lost."""
 
 
 class Load:
@@ -147,6 +149,6 @@ class Governor:
         return fair
 
     def _set_pace(self, load: Load, share: float) -> None:
-        readings = share * self._interval / load.cost * self._window_ticks
+        readings = share * self._interval / load.cost * self._window_ticks * (1.0 + _ROUNDING)
         load.per_window = max(1, int(readings))
         load.every_windows = 1 if readings >= 1.0 else math.ceil(min(1.0 / readings, 1e9))

@@ -6,7 +6,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from sysmetrics_native.backends.fold import Reading, SeriesSpec
 from sysmetrics_native.backends.gpu_driver import (
@@ -62,6 +63,51 @@ _DETAIL: Mapping[str, tuple[str, str, str, float]] = {
 """Of each quantity the end of its key, the unit, the kind and the scale."""
 
 
+def _spec(
+    source: str, key: str, unit: str, kind: str, scale: float = 1.0, quantum: float = 0.0
+) -> SeriesSpec:
+    return SeriesSpec(SeriesInfo(key, unit, source, kind), scale, quantum)
+
+
+def _specs(prefix: str, has: AbstractSet[str], instances: Iterable[int]) -> Iterator[SeriesSpec]:
+    """Those of a device that has these quantities and MIG devices."""
+    if "utilization" in has:
+        yield _spec("gpu", f"{prefix}utilization_percentage", "percentage", "gauge")
+    if "memory_used" in has:
+        yield from _memory_specs(prefix)
+    yield from _power_specs(prefix, has)
+    for index in instances:
+        if f"mig_{index}_memory_used" in has:
+            yield from _memory_specs(f"{prefix}mig_{index}_")
+    for quantity, (name, unit, kind, scale) in _DETAIL.items():
+        if quantity in has:
+            yield _spec("gpu_detail", f"{prefix}{name}", unit, kind, scale)
+
+
+def _memory_specs(prefix: str) -> Iterator[SeriesSpec]:
+    yield _spec("gpu", f"{prefix}memory_usage_megabytes", "megabytes", "gauge", 1e-6)
+    yield _spec("gpu", f"{prefix}memory_usage_percentage", "percentage", "gauge", 100.0)
+
+
+def _power_specs(prefix: str, has: AbstractSet[str]) -> Iterator[SeriesSpec]:
+    if not has & {"energy", "power"}:
+        return
+    kind, quantum = ("ratio", _SHORTEST_SPAN_SECONDS) if "energy" in has else ("gauge", 0.0)
+    yield _spec("gpu", f"{prefix}power_usage_watts", "watts", kind, 1.0, quantum)
+    if "power_limit" in has:
+        key = f"{prefix}power_usage_percentage"
+        yield _spec("gpu", key, "percentage", kind, 100.0, quantum)
+
+
+def known_series() -> set[SeriesInfo]:
+    """Every series that a GPU 0 and its MIG device 0 can have."""
+    everything = {*LIMITS, "mig_0_memory_used"}
+    without_counter = everything - {"energy"}
+    return {
+        spec.info for has in (everything, without_counter) for spec in _specs("gpu_0_", has, [0])
+    }
+
+
 def _sane(raw: Mapping[str, float]) -> dict[str, float]:
     """What of some readings can be."""
     sane = {}
@@ -72,12 +118,6 @@ def _sane(raw: Mapping[str, float]) -> dict[str, float]:
         if low <= value <= high:
             sane[quantity] = value
     return sane
-
-
-def _spec(
-    source: str, key: str, unit: str, kind: str, scale: float = 1.0, quantum: float = 0.0
-) -> SeriesSpec:
-    return SeriesSpec(SeriesInfo(key, unit, source, kind), scale, quantum)
 
 
 class _Meter:
@@ -182,36 +222,9 @@ class Device:
 
     def specs(self) -> Iterator[SeriesSpec]:
         """The series of what it has, in the catalogue's order."""
-        return (spec for spec in self._all_specs() if spec.info.source in self._sources)
-
-    def _all_specs(self) -> Iterator[SeriesSpec]:
         has = {quantity for live in self.calls for quantity in live.call.quantities}
-        key = self._prefix
-        if "utilization" in has:
-            yield _spec("gpu", f"{key}utilization_percentage", "percentage", "gauge")
-        if "memory_used" in has:
-            yield from self._memory_specs("")
-        yield from self._power_specs(has)
-        for instance in self.gpu.instances:
-            if f"mig_{instance.index}_memory_used" in has:
-                yield from self._memory_specs(f"mig_{instance.index}_")
-        for quantity, (name, unit, kind, scale) in _DETAIL.items():
-            if quantity in has:
-                yield _spec("gpu_detail", f"{key}{name}", unit, kind, scale)
-
-    def _memory_specs(self, part: str) -> Iterator[SeriesSpec]:
-        key = f"{self._prefix}{part}memory_usage_"
-        yield _spec("gpu", f"{key}megabytes", "megabytes", "gauge", 1e-6)
-        yield _spec("gpu", f"{key}percentage", "percentage", "gauge", 100.0)
-
-    def _power_specs(self, has: set[str]) -> Iterator[SeriesSpec]:
-        if not has & {"energy", "power"}:
-            return
-        kind, quantum = ("ratio", _SHORTEST_SPAN_SECONDS) if "energy" in has else ("gauge", 0.0)
-        key = f"{self._prefix}power_usage_"
-        yield _spec("gpu", f"{key}watts", "watts", kind, 1.0, quantum)
-        if "power_limit" in has:
-            yield _spec("gpu", f"{key}percentage", "percentage", kind, 100.0, quantum)
+        every = _specs(self._prefix, has, [instance.index for instance in self.gpu.instances])
+        return (spec for spec in every if spec.info.source in self._sources)
 
     # ---- while it is read -----------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sysmetrics_native._native import ffi, lib
@@ -20,6 +21,7 @@ from sysmetrics_native.backends import (
 )
 from sysmetrics_native.backends.native_gpus import SOURCES as GPU_SOURCES
 from sysmetrics_native.backends.native_gpus import NativeGpus
+from sysmetrics_native.catalog import DocumentedSeries
 from sysmetrics_native.gpus import NONE, Gpu, describe_inventory, select
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout
 from sysmetrics_native.settings import resolve_sources
@@ -44,6 +46,31 @@ def known_sources() -> dict[str, bool]:
         _text(lib.smn_source_name(i)): bool(lib.smn_source_is_default(i))
         for i in range(lib.smn_source_count())
     }
+
+
+def shortest_intervals() -> dict[str, float]:
+    """How many seconds lie between two readings of each source at least; 0: as often as ticks."""
+    return {
+        _text(lib.smn_source_name(i)): lib.smn_source_min_interval_ns(i) / _NS_PER_SECOND
+        for i in range(lib.smn_source_count())
+    }
+
+
+def documented_series() -> tuple[DocumentedSeries, ...]:
+    """See `catalog.documented_series`."""
+    return tuple(
+        series for index in range(lib.smn_source_count()) for series in _documented_of(index)
+    )
+
+
+def _documented_of(index: int) -> Iterator[DocumentedSeries]:
+    source = _text(lib.smn_source_name(index))
+    known = ffi.new("smn_known_series *")
+    for place in itertools.count():
+        if lib.smn_source_series(index, place, known) != 0:
+            return
+        info = SeriesInfo(_text(known.key), _text(known.unit), source, _KINDS[known.kind])
+        yield DocumentedSeries(info, *map(_text, (known.meaning, known.reads, known.formula)))
 
 
 def _text(string: Any) -> str:
@@ -78,6 +105,7 @@ class NativeBackend:
                 "interval_ns": round(options.interval * _NS_PER_SECOND),
                 "samples_per_window": options.samples_per_window,
                 "pid": options.pid,
+                "process_alone": not options.process_children,
                 "overhead_budget": options.overhead_budget,
                 "gpus": ffi.NULL if self._gpus is None else self._gpus.handle,
                 **kept,

@@ -25,7 +25,12 @@ from sysmetrics_native.backends import (
 from sysmetrics_native.backends.fold import ClosedWindow, OpenWindow, Reading, RowTime, SeriesSpec
 from sysmetrics_native.backends.governor import Governor, Load
 from sysmetrics_native.backends.gpu_reader import GpuReader, GpuSource
-from sysmetrics_native.backends.psutil_sources import SOURCES, Source
+from sysmetrics_native.backends.psutil_sources import (
+    NOT_BY_DEFAULT,
+    SOURCES,
+    IncompleteError,
+    Source,
+)
 from sysmetrics_native.gpus import Gpu
 from sysmetrics_native.recording_file import Recorded, RecordedSeries, RowLayout, RowWriter
 from sysmetrics_native.settings import resolve_sources
@@ -59,6 +64,9 @@ class _ActiveSource:
         readings: dict[str, Reading] = {}
         try:
             readings.update(self.source.sample())
+        except IncompleteError as error:
+            readings.update(error.readings)
+            self.errors += 1
         except Exception:  # noqa: BLE001  # whatever psutil raises is an absent value, counted
             self.errors += 1
         self.last_cost = time.thread_time() - before
@@ -67,6 +75,9 @@ class _ActiveSource:
         self.total_cost += self.last_cost
         self.max_cost = max(self.max_cost, self.last_cost)
         return readings
+
+    def close(self) -> None:
+        self.source.close()
 
     def stats(self, window_ticks: int) -> Mapping[str, int | float]:
         return source_stats(
@@ -81,7 +92,7 @@ class _ActiveSource:
 
 def known_sources() -> dict[str, bool]:
     """Every source of this backend, and whether it is part of `default`."""
-    return {**dict.fromkeys(SOURCES, True), **python_gpus.SOURCES}
+    return {**{name: name not in NOT_BY_DEFAULT for name in SOURCES}, **python_gpus.SOURCES}
 
 
 def _lay_out(specs: Iterable[SeriesSpec]) -> RowLayout:
@@ -153,9 +164,9 @@ class PsutilBackend:
                 options.interval,
             )
         sources: dict[str, _ActiveSource | GpuSource] = {
-            name: _ActiveSource(SOURCES[name](options), options.interval)
+            name: _ActiveSource(source, options.interval)
             for name in names
-            if name in SOURCES
+            if name in SOURCES and (source := SOURCES[name](options)) is not None
         }
         if self._gpu_reader is not None:
             self.gpus = self._gpu_reader.gpus
@@ -216,6 +227,9 @@ class PsutilBackend:
                 if stopping:
                     break
         finally:  # nobody waits for ever, whatever went wrong here
+            for active in self._sources.values():
+                if isinstance(active, _ActiveSource):
+                    active.close()
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()

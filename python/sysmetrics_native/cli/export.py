@@ -159,15 +159,22 @@ def _open(output: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     if os.path.exists(output) and not os.path.isfile(output):  # a pipe, /dev/null
-        with open(output, "wb") as file:
+        with _begin(output) as file:
             yield file
         return
     unfinished = f"{output}.unfinished"
-    try:
-        with open(unfinished, "wb") as file:
+    with _begin(unfinished) as file:
+        try:
             yield file
-        os.replace(unfinished, output)
-    except BaseException:
-        if os.path.exists(unfinished):
+        except BaseException:
+            file.close()
             os.unlink(unfinished)
-        raise
+            raise
+    os.replace(unfinished, output)
+
+
+def _begin(path: str) -> BinaryIO:
+    try:
+        return open(path, "wb")
+    except OSError as error:
+        raise click.FileError(path, error.strerror) from None
