@@ -243,6 +243,40 @@ def test_colors_follow_the_system(browser, page):
     assert browser.run(background) != before[0]
 
 
+def test_it_works_where_mlflow_shows_it(browser, page, tmp_path):
+    """Its UI puts HTML artifacts into a frame that may run scripts and nothing else."""
+    outside = tmp_path / "outside.html"
+    frame = f'<iframe sandbox="allow-scripts" width="900" height="700" src="{page}"></iframe>'
+    outside.write_text(f"<!DOCTYPE html><title>outside</title>{frame}", encoding="utf-8")
+    browser.set_screen(DESKTOP)
+    browser.open(outside.as_uri())
+    browser.driver.switch_to.frame(0)
+    try:
+        browser.wait_for(DRAWN, "all charts")
+        assert browser.run(f"return {CPU_LINE} !== undefined")
+        assert browser.overflow() <= 0
+    finally:
+        browser.driver.switch_to.default_content()
+    assert browser.complaints() == []
+
+
+def test_on_paper_all_charts_are_there_in_dark_ink(browser, page):
+    opened(browser, page, DESKTOP, is_dark=True)
+    ink = "return getComputedStyle(document.body).color"
+    on_screen = browser.run(ink)
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run(ink) == "rgb(27, 31, 35)" != on_screen
+    charts, widest = browser.run(
+        "const boxes = [...document.querySelectorAll('.chart')].filter(c => !c.closest('details'))"
+        ".map(c => c.querySelector('svg').getBoundingClientRect().width);"
+        "return [boxes.length, Math.max(...boxes)]"
+    )
+    assert charts > 15
+    assert widest <= 330
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run(ink) == on_screen
+
+
 def test_a_million_rows_open(browser, tmp_path):
     chance = np.random.default_rng(3)
     tracks = [
