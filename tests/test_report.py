@@ -61,6 +61,7 @@ def test_its_policy_allows_no_request_and_only_its_own_scripts():
     page = page_of({"cpu_utilization_percentage": 40})
     rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
     assert rules.pop("style-src") == "'unsafe-inline'"
+    assert rules.pop("img-src") == "data:"  # which are in the page
     assert rules.pop("default-src") == rules.pop("base-uri") == rules.pop("form-action") == "'none'"
     hashes = rules.pop("script-src").split()
     assert rules == {}

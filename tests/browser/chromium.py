@@ -95,14 +95,15 @@ class Browser:
         return [entry["message"] for entry in self._log("browser") if entry["level"] in bad]
 
     def requests(self) -> list[str]:
-        """What was asked for since the page was opened, the page itself included."""
+        """What was asked for since the page was opened, the page itself included.
+
+        Not what lies within the page: nobody is asked for that.
+        """
         entries = self._log("performance")
         messages = [json.loads(entry["message"])["message"] for entry in entries]
-        return [
-            message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] == "Network.requestWillBeSent"
-        ]
+        sent = [one["params"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        uris = [one["request"]["url"] for one in sent]
+        return [uri for uri in uris if not uri.startswith("data:")]
 
     def _log(self, name: str) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]

@@ -85,10 +85,13 @@ def _lines(sections: Iterable[Section]) -> Iterator[Line]:
 
 
 def _document(title: str, body: str, data: str, scripts: tuple[str, ...]) -> str:
-    """All of it. Scripts are allowed by what they are (their hash), not by where they stand."""
+    """All of it. Scripts are allowed by what they are (their hash), not by where they stand.
+
+    Images within the page are those that plotly tries the browser with.
+    """
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     code = "\n".join(f"<script>{script}</script>" for script in scripts)
