@@ -85,11 +85,11 @@
       marker: { color: paint, size: alone.map((is) => (is ? 5 : 0)) },
       line: { color: paint, width: 1.5, dash: line.limit ? "dot" : "solid", simplify: true },
       hovertemplate: low === null
-        ? `%{y:,.4~g}${unit}` : `%{y:,.4~g}${unit} (%{text})`,
+        ? `%{y:,.5~r}${unit}` : `%{y:,.5~r}${unit} (%{text})`,
     };
     if (low === null) return [main];
     main.text = Array.from(low, (value, place) => isNaN(value)
-      ? "" : `${+value.toPrecision(4)} to ${+high[place].toPrecision(4)}`);
+      ? "" : `${+value.toPrecision(5)} to ${+high[place].toPrecision(5)}`);
     const shape = band(x, low, high);
     return [{
       type: "scatter", name: line.label, legendgroup: line.label, showlegend: false, mode: "lines",
@@ -123,7 +123,7 @@
       ],
     },
     yaxis: {
-      ...axes(), fixedrange: true, nticks: 5, tickformat: ",~g",
+      ...axes(), fixedrange: true, nticks: 5, tickformat: ",~r",
       ...(chart.top === null ? { rangemode: "tozero" } : { range: [0, chart.top] }),
     },
   });
