@@ -164,6 +164,16 @@ def test_one_busy_core():
     assert "the run's processes: mean 103 % of one core" in finding.evidence
 
 
+def test_processes_that_use_one_core():
+    finding = found("core", {"cpu_utilization_percentage": 12, "process_cpu_percentage": 101})
+    assert finding.severity == HINT
+    assert "about one core for 100 % of the time" in finding.sentence
+    for other in (60, 240):
+        assert kinds({"process_cpu_percentage": other}) == []
+    idle = {"process_cpu_percentage": 101, "cpu_core_max_percentage": 30}
+    assert kinds({**idle, "cpu_utilization_percentage": 12}) == []
+
+
 def test_a_busy_core_among_busy_cores_is_not_a_single_thread():
     tracks = {"cpu_utilization_percentage": 70, "cpu_core_max_percentage": 100}
     assert kinds(tracks) == []

@@ -40,8 +40,12 @@ LAST_WORD_SECONDS = 2.0
 WINDOWS_KEPT = 10_000
 """Windows that wait in memory for a run that could not be opened."""
 
-SOURCES_OF_COMMAND = ("process", "container", "energy", "gpu_detail")
-"""What tells of the command itself, and the energy; chosen where the backend has it."""
+SOURCES_OF_COMMAND = (
+    *("process", "container"),
+    *("cpu_detail", "disk_io", "pressure"),
+    *("energy", "gpu_detail"),
+)
+"""What tells of the command itself, what limited it, and the energy; where the backend has it."""
 
 _LOOK_SECONDS = 0.05
 _PEAK_OF_PROCESS = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)

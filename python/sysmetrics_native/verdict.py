@@ -52,6 +52,8 @@ CPU_BUSY = 90.0
 """Percent: the rest is what schedulers and short waits leave even of a saturated machine."""
 CORE_BUSY = 95.0
 """Percent of the busiest core: higher, because of many cores one is at 90 by chance."""
+ONE_CORE = (90.0, 110.0)
+"""Percent of one core that processes use whose work is that of one thread, and a little more."""
 CPU_IDLE = 50.0
 """Percent of all cores below which a busy core means work that does not spread."""
 STOLEN = 10.0
@@ -468,6 +470,27 @@ def _judge_core(node: _Node) -> Iterator[Finding]:
     yield Finding("core", LIMITED, sentence, tuple(evidence), share, node.longest(mask))
 
 
+def _judge_one_core(node: _Node) -> Iterator[Finding]:
+    """What can be said of the same where single cores are not known: less."""
+    process = node.steady("process_cpu_percentage")
+    if process is None or "cpu_core_max_percentage" in node.tracks:
+        return
+    mask = (process >= ONE_CORE[0]) & (process <= ONE_CORE[1])
+    share = _share(mask, _known(process))
+    if share < MOST:
+        return
+    evidence = [
+        _mean_and_max("the run's processes, of one core", process),
+        node.longest_text(mask),
+        "the source cpu_detail would tell whether one core was busy",
+    ]
+    sentence = (
+        f"One thread may have been the limit: the run's processes used about one core for "
+        f"{_of_time(share)}."
+    )
+    yield Finding("core", HINT, sentence, tuple(evidence), share, node.longest(mask))
+
+
 def _judge_quota(node: _Node) -> Iterator[Finding]:
     throttled = node.steady("container_cpu_throttled_percentage")
     used = node.steady("container_cpu_utilization_percentage")
@@ -766,6 +789,7 @@ _JUDGES: tuple[Callable[[_Node], Iterator[Finding]], ...] = (
     _judge_swap,
     _judge_cpu,
     _judge_core,
+    _judge_one_core,
     _judge_quota,
     _judge_steal,
     _judge_input,
