@@ -9,7 +9,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -25,10 +24,10 @@ from sysmetrics_native.export_table import table_of_recording
 from sysmetrics_native.perfetto import Companion, base_of, write_trace
 from sysmetrics_native.recording import Recording
 from sysmetrics_native.recording_file import Row
+from tests.installed_command import COMMAND
 from tests.recordings import damage_row, describe, make_rows, write_recording
 from tests.support import run_python
 
-COMMAND = Path(sys.executable).with_name("sysmetrics-native")
 KEYS = ["share", "level", "sum", "speed"]
 
 QUARTER_NS = 1_696_186_170_000_000_000

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,11 @@ import numpy as np
 from sysmetrics_native import Sampler
 from sysmetrics_native.report import charts
 from sysmetrics_native.report.page import MOST_POINTS, energy_text, make_page
+from tests.installed_command import run_command
 from tests.pages import Page, numbers
 from tests.support import run_python
 from tests.timelines import make_timeline, make_track
 
-COMMAND = Path(sys.executable).with_name("sysmetrics-native")
 MOST_BYTES = 8_000_000
 NASTY = "<script>alert('\"&</script><img src=x onerror=alert(1)>"
 
@@ -33,14 +32,7 @@ def page_of(tracks: object, **changes: object) -> Page:
 
 def report(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the installed command."""
-    return subprocess.run(
-        [str(COMMAND), "report", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=folder,
-    )
+    return run_command("report", *arguments, folder=folder)
 
 
 # ---- nothing leaves, nothing gets in ------------------------------------------------------------

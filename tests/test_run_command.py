@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from sysmetrics_native.recording import Recording
+from tests.installed_command import COMMAND
 from tests.support import PATIENCE_SECONDS, wait_until
 
 if sys.platform == "win32":
@@ -29,7 +30,7 @@ import pty
 import struct
 import termios
 
-RUN = [str(Path(sys.executable).with_name("sysmetrics-native")), "run"]
+RUN = [str(COMMAND), "run"]
 UNLOGGED = [*RUN, "--no-log"]
 SHELL = ["/bin/sh", "-c"]
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,23 +18,17 @@ from mlflow.tracking import MlflowClient
 import sysmetrics_native
 from sysmetrics_native import SystemMetricsMonitor
 from sysmetrics_native.timeline import open_timeline
+from tests.installed_command import run_command
 from tests.mlflow.logged import DEFAULT_NAMES, Logged
 from tests.mlflow.server import Server
 
-COMMAND = Path(sys.executable).with_name("sysmetrics-native")
 CPU = "cpu_utilization_percentage"
 START_MS = 1_700_000_000_000
 
 
 def export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the installed command."""
-    return subprocess.run(
-        [str(COMMAND), "export", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return run_command("export", *arguments)
 
 
 def monitored_run(tracking_uri: str, node_id: str | None = None) -> str:

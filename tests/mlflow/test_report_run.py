@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -15,23 +14,16 @@ pytest.importorskip("plotly", reason="plotly, of the extra `report`, is not inst
 import numpy as np
 
 from sysmetrics_native import SystemMetricsMonitor, configure
+from tests.installed_command import run_command
 from tests.mlflow.logged import Logged
 from tests.pages import Page
 
-COMMAND = Path(sys.executable).with_name("sysmetrics-native")
 ARTIFACT = "system_metrics/report.html"
 
 
 def report(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the installed command."""
-    return subprocess.run(
-        [str(COMMAND), "report", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=folder,
-    )
+    return run_command("report", *arguments, folder=folder)
 
 
 def make_run(name: str, artifacts: Path, **options: object) -> str:

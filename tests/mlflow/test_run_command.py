@@ -20,13 +20,14 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from sysmetrics_native import SystemMetricsMonitor, monitored_run
+from tests.installed_command import COMMAND
 from tests.mlflow.logged import DEFAULT_KEYS, MEMORY, Logged
 from tests.mlflow.proxy import HOST, Proxy
 from tests.support import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="needs POSIX")
 
-RUN = [str(Path(sys.executable).with_name("sysmetrics-native")), "run"]
+RUN = [str(COMMAND), "run"]
 QUICK = ["--interval", "0.1", "--samples", "2"]
 SHELL = ["/bin/sh", "-c"]
 PATIENCE_SECONDS = 100.0
