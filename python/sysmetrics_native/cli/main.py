@@ -8,6 +8,7 @@ import importlib.metadata
 import click
 
 _VERBS = {
+    "top": "Watch this machine, or a job, live",
     "recover": "Send what runs could not log, from spools and recordings",
 }
 
