@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     Exit status: 0 when somebody has seen enough, 1 if nothing can be shown, 2 for wrong usage.""",
 )
 @click.argument("path", required=False, type=click.Path())
-@click.option("--run-id", metavar="ID", help="The recording of this run, by its writer on this host.")
+@click.option(
+    "--run-id", metavar="ID", help="The recording of this run, by its writer on this host."
+)
 @click.option("--pid", type=click.IntRange(min=1), help="A process of this machine, and its tree.")
 @click.option(
     "--interval",
@@ -42,9 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds",
     type=click.FloatRange(10.0, 86400.0),
-    default=60.0,
-    show_default=True,
-    help="How much time is seen at first.",
+    help="How much time is seen at first; 60 unless given, 10 of this machine with --once.",
 )
 @click.option("--once", is_flag=True, help="Print one frame as plain text and end.")
 def command(
@@ -52,7 +52,7 @@ def command(
     run_id: str | None,
     pid: int | None,
     interval: float | None,
-    seconds: float,
+    seconds: float | None,
     once: bool,
 ) -> None:
     """Watch this machine, or a job, live.
@@ -82,8 +82,9 @@ def command(
         raise click.ClickException(f"{reason}: use --once")
     with closing(_feed(path, run_id, pid, interval)) as feed:
         if is_live:
-            app.run(feed, seconds, console)
+            app.run(feed, seconds or 60.0, console)
             return
+        seconds = seconds or (10.0 if feed.is_of_machine or pid else 60.0)
         size = shutil.get_terminal_size()
         with terminal.quiet_writes():
             for line in app.once(feed, seconds, size.columns, size.lines, sys.stdout.encoding):

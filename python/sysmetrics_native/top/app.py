@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 
@@ -41,6 +42,19 @@ class View:
         self._end: float | None = None
         self._shows_help = False
         self.is_done = False
+        self._actions: dict[str, Callable[[], None]] = {
+            **dict.fromkeys(("?", "h"), self._show_help),
+            **dict.fromkeys(("p", " "), self._pause),
+            **dict.fromkeys(("+", "="), partial(self._zoom, -1)),
+            **dict.fromkeys(("-", "_"), partial(self._zoom, 1)),
+            "left": partial(self._scroll, -_SCROLL),
+            "right": partial(self._scroll, _SCROLL),
+            "end": self._go_on,
+            "s": partial(self._choose, 1),
+            "S": partial(self._choose, -1),
+            "down": partial(self._skip, 1),
+            "up": partial(self._skip, -1),
+        }
 
     # ---- what is seen ---------------------------------------------------------------------------
 
@@ -90,23 +104,25 @@ class View:
             self.is_done = True
         elif self._shows_help:
             self._shows_help = False
-        elif key in ("?", "h"):
-            self._shows_help = True
-        elif key in ("p", " "):
-            self._end = self.history.end if self._end is None else None
-        elif key in ("+", "="):
-            self._zoom(-1)
-        elif key in ("-", "_"):
-            self._zoom(1)
-        elif key in ("left", "right"):
-            self._scroll(-_SCROLL if key == "left" else _SCROLL)
-        elif key == "end":
-            self._end = None
-        elif key in ("s", "S") and self._names:
-            self._group = (self._group + (1 if key == "s" else -1)) % len(self._names)
+        elif key in self._actions:
+            self._actions[key]()
+
+    def _show_help(self) -> None:
+        self._shows_help = True
+
+    def _pause(self) -> None:
+        self._end = self.history.end if self._end is None else None
+
+    def _go_on(self) -> None:
+        self._end = None
+
+    def _choose(self, step: int) -> None:
+        if self._names:
+            self._group = (self._group + step) % len(self._names)
             self._skipped = 0
-        elif key in ("up", "down"):
-            self._skipped = max(0, self._skipped + (1 if key == "down" else -1))
+
+    def _skip(self, rows: int) -> None:
+        self._skipped = max(0, self._skipped + rows)
 
     def fit(self, look: drawing.Look, width: int, height: int) -> drawing.Look:
         """Scroll back what is scrolled too far for a terminal of this size."""

@@ -108,7 +108,9 @@ class _Overview:
 
     def charts(self) -> tuple[Chart, ...]:
         candidates = [
-            self._one("cpu_utilization_percentage", "CPU", ("busiest core", "cpu_core_max_percentage")),
+            self._one(
+                "cpu_utilization_percentage", "CPU", ("busiest core", "cpu_core_max_percentage")
+            ),
             self._one(
                 "system_memory_usage_percentage", "memory", ("", "system_memory_usage_megabytes")
             ),
@@ -116,7 +118,9 @@ class _Overview:
             self._disk(),
             self._network(),
             self._pressure(),
-            self._one("process_cpu_percentage", "job CPU", ("memory", "process_memory_rss_megabytes")),
+            self._one(
+                "process_cpu_percentage", "job CPU", ("memory", "process_memory_rss_megabytes")
+            ),
             self._one(
                 "container_cpu_utilization_percentage",
                 "container CPU",

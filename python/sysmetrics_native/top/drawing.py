@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.cells import cell_len, set_cell_size
 
 from sysmetrics_native.top.charts import Chart
 from sysmetrics_native.top.history import Columns, History, Summary, column_of
 from sysmetrics_native.top.processes import ProcessRow
+from sysmetrics_native.top.stretches import Floats
 
 _NARROWEST_CHART = 38
 _MOST_CHARTS_BESIDE = 4
@@ -30,8 +33,11 @@ _WITH_NUMBERS = 3
 _LINES_WITH_PROCESSES = 16
 _MOST_VALUE_CELLS = 12
 _HIGH, _HIGHEST = 0.7, 0.9
+_ALMOST_ALL = 110.0
+"""Shares of time may be above 100 by what it takes to read two clocks."""
 _BYTES_PER_MEGABYTE = 1e6
 
+_EN_DASH = "\u2013"
 _LEFT_DOTS = (0x40, 0x04, 0x02, 0x01)
 _RIGHT_DOTS = (0x80, 0x20, 0x10, 0x08)
 BRAILLE = tuple(
@@ -69,10 +75,10 @@ class Glyphs(NamedTuple):
     def of(cls, encoding: str | None) -> Glyphs:
         """The best that an encoding has."""
         try:
-            "⣿▲–°".encode(encoding or "ascii")
+            f"{BRAILLE[-1]}▲{_EN_DASH}°".encode(encoding or "ascii")
         except (UnicodeEncodeError, LookupError):
             return cls(ASCII, "^", "-")
-        return cls(BRAILLE, "▲", "–")
+        return cls(BRAILLE, "▲", _EN_DASH)
 
 
 class Look(NamedTuple):
@@ -225,7 +231,7 @@ def _chart(
     assert look.end is not None
     series = history[chart.key]
     summary = series.summary(look.end - look.seconds, look.end)
-    title = _chart_title(history, chart, look, summary, glyphs)
+    title = _chart_title(history, chart, look, summary, width, glyphs)
     label_cells = 0
     if lines < _TITLED:
         label_cells = min(max(width // 2, 8), 24)
@@ -237,29 +243,40 @@ def _chart(
     top = scale(chart.unit, summary)
     peak = None if summary is None else int(column_of(np.array([summary.peak]), begin, step)[0])
     if lines < _TITLED:
-        plot = _plot(columns, 1, top, peak, glyphs, is_share=chart.unit == "%")[0]
-        return [_fitted(title[:2], label_cells - 1) + (Span(" "),) + plot]
+        (plot,) = _plot(columns, 1, top, peak, glyphs, is_share=chart.unit == "%")
+        return [(*_fitted(title[:2], label_cells - 1), Span(" "), *plot)]
     has_numbers = lines >= _WITH_NUMBERS
     rows = lines - 2 if has_numbers else 1
-    plot = _plot(columns, rows, top, peak, glyphs, is_share=chart.unit == "%")
+    plots = _plot(columns, rows, top, peak, glyphs, is_share=chart.unit == "%")
     below = [_numbers(history, summary, top, width, glyphs)] if has_numbers else []
-    return [_fitted(title, width), *plot, *below]
+    return [_fitted(title, width), *plots, *below]
 
 
 def _chart_title(
-    history: History, chart: Chart, look: Look, summary: Summary | None, glyphs: Glyphs
+    history: History,
+    chart: Chart,
+    look: Look,
+    summary: Summary | None,
+    width: int,
+    glyphs: Glyphs,
 ) -> Line:
     assert look.end is not None
     value = glyphs.dash
     if summary is not None and summary.current is not None:
         value = _with_unit(summary.current, chart.unit)
-    parts = ""
+    spans = [Span(f"{chart.label} ", "label"), Span(value, "strong")]
+    room = width - sum(cell_len(span.text) for span in spans)
     for part in chart.parts:
-        of_part = history[part.key].summary(look.end - look.seconds, look.end)
-        if of_part is not None and of_part.current is not None:
-            parts += f"  {part.label} " if part.label else "  "
-            parts += _with_unit(of_part.current, part.unit) if part.unit else number(of_part.current)
-    return (Span(f"{chart.label} ", "label"), Span(value, "strong"), Span(parts, "dim"))
+        of_part = history[part.key].current(look.end)
+        if of_part is None:
+            continue
+        text = f"  {part.label} " if part.label else "  "
+        text += _with_unit(of_part, part.unit)
+        room -= cell_len(text)
+        if room < 0:
+            break
+        spans.append(Span(text, "dim"))
+    return tuple(spans)
 
 
 def _numbers(
@@ -267,21 +284,29 @@ def _numbers(
 ) -> Line:
     if summary is None:
         return (Span(_cut("no values", width), "dim"),)
-    peak = time_of_day(history.clock.at(summary.peak), fine=True)
+    when = history.clock.at(summary.peak)
+    low, mean = f"min {number(summary.low)}", f"mean {number(summary.mean)}"
     most = f"max {number(summary.high)}"
-    text = f"min {number(summary.low)}  mean {number(summary.mean)}  "
-    line: Line = (Span(text, "dim"), Span(most, "peak"), Span(f" at {peak}", "dim"))
-    used = sum(len(span.text) for span in line)
-    limit = f"0{glyphs.dash}{number(top)}"
-    if used + len(limit) + 1 <= width:
-        line = (*line, Span(" " * (width - used - len(limit)) + limit, "dim"))
-    return _fitted(line, width)
+    limit = f"  0{glyphs.dash}{number(top)}"
+    # The longest that there is room for.
+    for gap, at, rest in (
+        ("  ", f" at {time_of_day(when, fine=True)}", limit),
+        ("  ", f" at {time_of_day(when, fine=True)}", ""),
+        (" ", f" {time_of_day(when, fine=True)}", ""),
+        (" ", f" {time_of_day(when)}", ""),
+    ):
+        before = f"{low}{gap}{mean}{gap}"
+        left = width - len(before) - len(most) - len(at) - len(rest)
+        if left >= 0:
+            break
+    rest = " " * left + rest if rest else ""
+    return _fitted((Span(before, "dim"), Span(most, "peak"), Span(f"{at}{rest}", "dim")), width)
 
 
 def scale(unit: str, summary: Summary | None) -> float:
     """The value at the top of a chart: 100 for shares, else a round number."""
     high = 0.0 if summary is None else summary.high
-    if unit == "%" and high <= 100.0:  # noqa: PLR2004  # all of it
+    if unit == "%" and high <= _ALMOST_ALL:
         return 100.0
     return round_up(high)
 
@@ -291,7 +316,9 @@ def round_up(value: float) -> float:
     if not 1e-300 < value < 1e300:  # noqa: PLR2004  # what can be divided and multiplied
         return max(value, 1.0)
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if value <= step * power * (1 + 1e-12))
+    return next(
+        step * power for step in (1.0, 2.0, 5.0, 10.0) if value <= step * power * (1 + 1e-12)
+    )
 
 
 def _plot(
@@ -316,7 +343,7 @@ def _plot(
     return lines
 
 
-def dots_of(values: np.ndarray, rows: int, top: float) -> np.ndarray:  # type: ignore[type-arg]
+def dots_of(values: Floats, rows: int, top: float) -> NDArray[np.int64]:
     """How many dots high each column is: none where there is no value, and one for 0."""
     levels = rows * _DOTS_UP
     with np.errstate(invalid="ignore", over="ignore"):
@@ -332,12 +359,16 @@ def _style(value: float, *, is_share: bool) -> str:
 
 
 def _styled(
-    text: str, is_faint: np.ndarray, style: str, mark: int | None, peak: str  # type: ignore[type-arg]
+    text: str,
+    is_faint: NDArray[np.bool_],
+    style: str,
+    mark: int | None,
+    peak: str,
 ) -> Line:
     """A row of cells, those above their means fainter, with the mark of the peak."""
     turns = [0, *(np.flatnonzero(np.diff(is_faint)) + 1).tolist(), len(text)]
     spans = []
-    for begin, end in zip(turns, turns[1:], strict=False):
+    for begin, end in pairwise(turns):
         part = text[begin:end]
         of_part = style if part.isspace() or not is_faint[begin] else f"{style} faint"
         if mark is not None and begin <= mark < end:

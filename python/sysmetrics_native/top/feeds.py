@@ -72,7 +72,7 @@ class SamplerFeed:
         sources = ["default", *EXTRA_SOURCES, *(["process"] if pid else [])]
         chosen = [name for name in sources if name == "default" or _has(name, pid)]
         self._sampler = Sampler(interval, 1, sources=chosen, pid=pid, recorder=False)
-        self.series = tuple(
+        self.series: Sequence[RecordedSeries] = tuple(
             RecordedSeries(*info, 0, None, 1.0, 0.0) for info in self._sampler.schema
         )
         host = private_files.Writer.this_process().host
@@ -136,7 +136,7 @@ class RecordingFeed:
         self._recording = Recording(path)
         self._identity = _identity(path)
         recording = self._recording
-        self.series = recording.series
+        self.series: Sequence[RecordedSeries] = recording.series
         self.interval = recording.interval
         name = os.path.basename(path)
         run = recording.run
@@ -150,19 +150,23 @@ class RecordingFeed:
         self._next_status = 0.0
         self._next_search = 0.0
         self.root: int | None = None
-        self._look_after(time.monotonic())
 
     def poll(self, history: History) -> bool:
+        if self.is_over:
+            return False
         now = time.monotonic()
-        has_come = False
+        before = self.status
         try:
             has_come = self._read(history, now)
+            if now >= self._next_status:
+                self._next_status = now + _STATUS_SECONDS
+                self.status, has_ended = self._state(now)
+                if has_ended:  # it may have written until just now
+                    has_come |= self._read(history, now)
+                    self.is_over = True
         except OSError as error:
             self.status = f"cannot be read: {error.strerror or error}"
-            return True
-        before = self.status
-        if now >= self._next_status or self.is_over:
-            self._look_after(now)
+            has_come = False
         return has_come or self.status != before
 
     def _read(self, history: History, now: float) -> bool:
@@ -184,34 +188,30 @@ class RecordingFeed:
     def _patience(self) -> float:
         return max(_SILENCE_SECONDS, _SILENCE_TICKS * self.interval)
 
-    def _look_after(self, now: float) -> None:
-        self._next_status = now + _STATUS_SECONDS
-        try:
-            self.status, self.is_over = self._what_became_of_it(now)
-        except RecordingError as error:
-            self.status, self.is_over = str(error), False
-        except OSError as error:
-            self.status, self.is_over = f"cannot be read: {error.strerror or error}", False
-
-    def _what_became_of_it(self, now: float) -> tuple[str, bool]:
+    def _state(self, now: float) -> tuple[str, bool]:
+        """How it is, and whether nothing will come any more."""
         recording = self._recording
-        state = recording.state
-        self.root = recording.writer.pid if recording.writer.is_alive() else None
+        try:
+            state = recording.state
+        except RecordingError as error:
+            return str(error), False
+        is_alive = recording.writer.is_alive()
+        self.root = recording.writer.pid if is_alive else None
         if state != "writing":
             return "ended", True
+        if is_alive is not None and not recording.is_being_written():
+            how = how_it_ended(recording.writer, recording.surroundings or {})
+            return f"killed: {how.removeprefix('killed by a signal, ')}", True
+        return self._liveliness(now), False
+
+    def _liveliness(self, now: float) -> str:
+        """Of a recording that somebody writes, as far as that can be seen from here."""
         silence = now - self._last_row
-        if recording.is_being_written():
-            if _identity(recording.path) != self._identity:
-                return "live, but its file was removed", False
-            if silence > self._patience:
-                return f"no rows for {silence:.0f} s", False
-            return f"live, every {self.interval:g} s", False
-        if recording.writer.is_alive() is None:
-            if silence > self._patience:
-                return f"no rows for {silence:.0f} s from {recording.writer.host}", False
-            return f"live on {recording.writer.host}", False
-        how = how_it_ended(recording.writer, recording.surroundings or {})
-        return f"killed: {how.removeprefix('killed by a signal, ')}", True
+        if silence > self._patience:
+            return f"no rows for {silence:.0f} s"
+        if _identity(self._recording.path) != self._identity:
+            return "live, but its file is gone"
+        return f"live, every {self.interval:g} s"
 
     def close(self) -> None:
         self._recording.close()
@@ -240,7 +240,9 @@ def find_recording(path: str) -> str:
     if len(live) == 1:
         return live[0]
     if not live:
-        raise ValueError(f"no recording in {path} is being written: name a file to look at an old one")
+        raise ValueError(
+            f"no recording in {path} is being written: name a file to look at an old one"
+        )
     raise ValueError(f"several recordings in {path} are being written; name one: {_named(live)}")
 
 

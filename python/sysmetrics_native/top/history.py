@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysmetrics_native.recording_file import RecordedSeries
-from sysmetrics_native.top.stretches import Floats, Pace, StretchReader, Stretches
+from sysmetrics_native.top.stretches import Floats, Pace, Stretches, StretchReader
 
 FINE = 1 << 15
 """Values of a series that are kept as they are."""
@@ -99,7 +99,9 @@ class SeriesHistory:
         self._fine.append(np.array(stretches))
         excess = len(self._fine) - self._fine_room
         if excess > self._fine_room:
-            self._coarse.append(merged(_as_summaries(self._fine.data[:, :excess]), self._coarse_seconds))
+            self._coarse.append(
+                merged(_as_summaries(self._fine.data[:, :excess]), self._coarse_seconds)
+            )
             self._fine.drop(excess)
         while len(self._coarse) > self._coarse_room:
             self._coarse_seconds *= 2.0
@@ -129,6 +131,14 @@ class SeriesHistory:
         block = self.between(begin, begin + width * count)
         ahead = self.between(begin + width * count, np.inf)[:, :1]
         return _columns(np.concatenate([block, ahead], axis=1), begin, width, count)
+
+    def current(self, end: float) -> float | None:
+        """The newest value at a moment; `None` where it is too old by then, or there is none."""
+        data = self._fine.data
+        at = int(np.searchsorted(data[1], end, side="right")) - 1
+        if at < 0 or end - data[1, at] > self.patience:
+            return None
+        return float(data[2, at])
 
     def summary(self, begin: float, end: float) -> Summary | None:
         """Of what ends between the two; `None` if nothing does."""
@@ -206,7 +216,11 @@ def _fill(found: Columns, block: Floats, begin: float, width: float) -> None:
     middles = begin + (empty + 0.5) * width
     following = np.searchsorted(block[_ENDS], middles)
     is_before_one = following < block.shape[1]
-    empty, middles, following = empty[is_before_one], middles[is_before_one], following[is_before_one]
+    empty, middles, following = (
+        empty[is_before_one],
+        middles[is_before_one],
+        following[is_before_one],
+    )
     is_covered = block[_BEGINS, following] <= middles
     empty, following = empty[is_covered], following[is_covered]
     found.lows[empty] = block[_LOWS, following]
@@ -299,15 +313,17 @@ class History:
     def __getitem__(self, key: str) -> SeriesHistory:
         return self._series[key]
 
-    def add_rows(self, monotonic_ns: NDArray[np.uint64], wall_ns: NDArray[np.int64], columns: Floats) -> None:
+    def add_rows(
+        self, monotonic_ns: NDArray[np.uint64], wall_ns: NDArray[np.int64], columns: Floats
+    ) -> None:
         """Take in rows of a recording; those that do not follow in time are left out."""
-        times = monotonic_ns * 1e-9
+        times: Floats = monotonic_ns.astype(np.float64) * 1e-9
         before = -np.inf if self.end is None else self.end
         follows = times > np.maximum.accumulate(np.concatenate([[before], times[:-1]]))
         times, columns = times[follows], columns[follows]
         if len(times) == 0:
             return
-        self._note(times, wall_ns[follows] * 1e-9)
+        self._note(times, wall_ns[follows].astype(np.float64) * 1e-9)
         self._add({key: one.take(times, columns) for key, one in self._readers.items()})
         for key, reader in self._readers.items():
             self._series[key].patience = reader.patience

@@ -128,7 +128,10 @@ class StretchReader:
         if len(at) == 0:
             self._pending = (float(sums[-1]), float(divisor_sums[-1]))
             return Stretches.none()
-        self._pending = (float(sums[-1] - sums[at[-1]]), float((divisor_sums - divisor_sums[at[-1]])[-1]))
+        self._pending = (
+            float(sums[-1] - sums[at[-1]]),
+            float((divisor_sums - divisor_sums[at[-1]])[-1]),
+        )
         shares = np.diff(sums[at], prepend=0.0) / np.diff(divisor_sums[at], prepend=0.0)
         ends = times[at]
         lengths = np.diff(ends, prepend=self._span_begin)

@@ -10,8 +10,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 
@@ -114,6 +115,16 @@ def _sequence_length(data: bytes) -> int | None:
     return None if len(data) < _LONGEST_SEQUENCE else _LONGEST_SEQUENCE
 
 
+class _Shown(NamedTuple):
+    """A line as it stands on the terminal."""
+
+    text: str
+    cells: int
+
+
+_NOTHING = _Shown("", 0)
+
+
 class Terminal:
     """The terminal of this process, from `with` to its end.
 
@@ -126,7 +137,7 @@ class Terminal:
         self._console = console
         self._out = sys.stdout.fileno()
         self._in: int | None = sys.stdin.fileno() if _is_terminal(sys.stdin) else None
-        self._shown: list[str] = []
+        self._shown: list[_Shown] = []
         self._keys = KeyParser()
         self._saved_mode: list[Any] | None = None
         self._saved_handlers: dict[int, Any] = {}
@@ -206,7 +217,9 @@ class Terminal:
         self._give_back()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+        # Continued, or not stopped at all, as where no shell is there to continue it.
         signal.signal(number, self._stop)
+        self._continue()
 
     def _continue(self, *_: object) -> None:
         self._take()
@@ -225,7 +238,7 @@ class Terminal:
                 own = [*mode[:3], mode[3] & ~(termios.ICANON | termios.ECHO), *mode[4:]]
                 termios.tcsetattr(self._in, termios.TCSANOW, own)
         self._shown = []
-        self._write(_ENTER)
+        self._try_to_write(_ENTER)
 
     def _give_back(self) -> None:
         import termios
@@ -248,23 +261,31 @@ class Terminal:
         if self.has_resized:
             self.has_resized = False
             self._shown = []
-            self._write("\x1b[2J")
-        encoded = [self._encoded(line) for line in lines]
-        before = self._shown + [""] * (len(encoded) - len(self._shown))
-        changed = [
-            f"\x1b[{row};1H{line}\x1b[0m\x1b[K"
-            for row, (line, old) in enumerate(zip(encoded, before, strict=False), 1)
-            if line != old
-        ]
-        self._shown = encoded
-        if changed:
-            self._write("".join(changed))
+            self._try_to_write("\x1b[2J")
+        parts = []
+        shown = [self._encoded(line) for line in lines]
+        before = self._shown + [_NOTHING] * (len(shown) - len(self._shown))
+        for row, (now, old) in enumerate(zip(shown, before, strict=False), 1):
+            if now != old:
+                # Erased only where something is left: in the last column it would take a letter.
+                erase = "\x1b[K" if now.cells < old.cells else ""
+                parts.append(f"\x1b[{row};1H{now.text}{erase}")
+        self._shown = shown
+        if parts:
+            self._try_to_write("".join(parts))
 
-    def _encoded(self, line: Line) -> str:
-        return "".join(
+    def _try_to_write(self, text: str) -> None:
+        try:
+            self._write(text)
+        except OSError:  # the terminal is gone
+            self.is_interrupted = True
+
+    def _encoded(self, line: Line) -> _Shown:
+        text = "".join(
             f"{self._styles[style]}{text}\x1b[0m" if self._styles.get(style) else text
             for text, style in line
         )
+        return _Shown(text, sum(cell_len(text) for text, _ in line))
 
     def wait(self, seconds: float) -> list[str]:
         """The keys that were pressed; returns with the first of them, or on a signal."""
@@ -276,7 +297,10 @@ class Terminal:
                 os.read(self._wake[0], _BYTES_AT_ONCE)
         if self._in is None or self._in not in ready:
             return self._keys.flush()
-        data = os.read(self._in, _BYTES_AT_ONCE)
+        try:
+            data = os.read(self._in, _BYTES_AT_ONCE)
+        except OSError:
+            data = b""
         if not data:  # the terminal is gone
             self.is_interrupted = True
         return self._keys.feed(data)
@@ -300,13 +324,9 @@ def _codes(console: Console) -> dict[str, str]:
     return codes
 
 
-def quiet_writes() -> contextlib.AbstractContextManager[None]:
-    """Whoever reads our output may go away first, as `head` does."""
-    return _quiet_writes()
-
-
 @contextlib.contextmanager
-def _quiet_writes() -> Iterator[None]:
+def quiet_writes() -> Iterator[None]:
+    """Whoever reads our output may go away first, as `head` does."""
     try:
         yield
     except BrokenPipeError:
