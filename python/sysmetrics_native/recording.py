@@ -366,9 +366,10 @@ class Recording:
                 return intact, False
             if len(rows) > 0 and rows["sequence"][0] > first and _are_whole(rows[:1])[0]:
                 return intact, True
-            if begin + len(rows) < self._capacity:
+            if begin + len(rows) < slots:
                 break
-            first, begin = first + len(rows), 0  # the ring goes on at its beginning
+            # The ring goes on at its beginning, as it does where its end could not be written.
+            first, begin = (first // self._capacity + 1) * self._capacity, 0
         return intact, False
 
     def _first_run(self, first: int) -> Rows:

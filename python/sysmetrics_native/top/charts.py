@@ -34,6 +34,7 @@ UNITS = {
 _UNIT_IN_KEY = re.compile(
     r"_(percentage|megabytes_per_second|megabytes|watts|joules|celsius|megahertz|per_second)"
 )
+_OF_ONE_CORE = "process_cpu_percentage"
 _GPU = re.compile(r"gpu_(\d+)_utilization_percentage")
 
 
@@ -55,6 +56,8 @@ class Chart(NamedTuple):
     unit: str
     """Short."""
     parts: tuple[Part, ...] = ()
+    top: float | None = None
+    """The largest value that there can be, where that is known."""
 
 
 class Charts(NamedTuple):
@@ -76,13 +79,19 @@ def label_of(series: RecordedSeries) -> str:
     return _UNIT_IN_KEY.sub("", series.key).replace("_", " ")
 
 
+def top_of(series: RecordedSeries) -> float | None:
+    """The largest value that a series can have: shares are 100 at most, but those of one core."""
+    is_share = series.unit == "percentage" and series.key != _OF_ONE_CORE
+    return 100.0 if is_share else None
+
+
 def charts_of(series: Sequence[RecordedSeries]) -> Charts:
     """The charts that can be made of these series."""
     by_key = {one.key: one for one in series}
     overview = _Overview(by_key)
     groups = {OVERVIEW: overview.charts()}
     for one in series:
-        chart = Chart(one.key, label_of(one), unit_of(one))
+        chart = Chart(one.key, label_of(one), unit_of(one), top=top_of(one))
         groups[one.source] = (*groups.get(one.source, ()), chart)
     if not groups[OVERVIEW]:
         del groups[OVERVIEW]
@@ -137,8 +146,9 @@ class _Overview:
     def _one(self, key: str, label: str, *parts: tuple[str, str]) -> Chart | None:
         if key not in self._series:
             return None
-        unit = unit_of(self._series[key])
-        return Chart(key, label, unit, self._parts(parts, unit))
+        series = self._series[key]
+        unit = unit_of(series)
+        return Chart(key, label, unit, self._parts(parts, unit), top_of(series))
 
     def _parts(self, parts: Iterable[tuple[str, str]], unit: str) -> tuple[Part, ...]:
         found = []
@@ -168,8 +178,9 @@ class _Overview:
             return None
         of = tuple(one for _, one in there)
         self.combinations.append(Combination(key, of, _sum if is_sum else _largest))
-        unit = unit_of(self._series[of[0]])
-        return Chart(key, label, unit, self._parts(there, unit))
+        first = self._series[of[0]]
+        unit = unit_of(first)
+        return Chart(key, label, unit, self._parts(there, unit), top_of(first))
 
     def _disk(self) -> Chart | None:
         rates = [(name, f"disk_{name}_megabytes_per_second") for name in ("read", "write")]

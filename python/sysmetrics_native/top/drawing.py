@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +32,9 @@ _WITH_NUMBERS = 3
 """and one below it."""
 _LINES_WITH_PROCESSES = 16
 _MOST_VALUE_CELLS = 12
-_HIGH, _HIGHEST = 0.7, 0.9
+_HIGH, _HIGHEST = 0.7, 0.85
 _ALMOST_ALL = 110.0
-"""Shares of time may be above 100 by what it takes to read two clocks."""
+"""The share of a core may be above 100 by what it takes to read two clocks."""
 _BYTES_PER_MEGABYTE = 1e6
 
 _EN_DASH = "\u2013"
@@ -146,19 +146,26 @@ def _title(look: Look, width: int) -> Line:
 
 
 def _footer(history: History, look: Look, width: int, glyphs: Glyphs) -> Line:
-    keys = "q quit  p pause  +/- zoom  s source  ? help" if look.has_keys else ""
-    if look.shows_help:
-        keys = "any key: back"
+    keys = ("any key: back",) if look.shows_help else KEYS if look.has_keys else ()
     stretch = duration(look.seconds)
     if look.end is not None:
         begin = time_of_day(history.clock.at(look.end - look.seconds))
         end = time_of_day(history.clock.at(look.end))
         stretch = f"{begin}{glyphs.dash}{end} ({stretch})"
     left = _cut(f"{stretch}  {look.group}", width)
-    keys = _cut(keys, max(0, width - len(left) - _GAP))
-    space = " " * (width - len(left) - len(keys)) if keys else ""
-    return (Span(left, "strong"), Span(space + keys, "dim"))
+    room = width - len(left) - _GAP
+    fitting = [
+        key
+        for key, end in zip(keys, accumulate(len(key) + _GAP for key in keys), strict=True)
+        if end - _GAP <= room
+    ]
+    right = (" " * _GAP).join(fitting)
+    space = " " * (width - len(left) - len(right)) if right else ""
+    return (Span(left, "strong"), Span(space + right, "dim"))
 
+
+KEYS = ("q quit", "? help", "p pause", "+/- zoom", "s source")
+"""The most wanted first: where there is no room the last are left out."""
 
 HELP = (
     "",
@@ -207,10 +214,15 @@ def _charts(history: History, look: Look, width: int, lines: int, glyphs: Glyphs
     first = look.skipped * beside
     chosen = look.charts[first : first + beside * rows]
     cells = (width - _GAP * (beside - 1)) // beside
-    drawn = [_chart(history, one, look, cells, each, glyphs) for one in chosen]
+    more = lines - rows * each
     found: list[Line] = []
-    for begin in range(0, len(drawn), beside):
-        found += [_beside(line, cells) for line in zip(*drawn[begin : begin + beside], strict=True)]
+    for row, begin in enumerate(range(0, len(chosen), beside)):
+        high = each + (row < more)
+        drawn = [
+            _chart(history, one, look, cells, high, glyphs)
+            for one in chosen[begin : begin + beside]
+        ]
+        found += [_beside(line, cells) for line in zip(*drawn, strict=True)]
     return found
 
 
@@ -240,7 +252,7 @@ def _chart(
     # On a grid, so that columns do not change once they are over.
     begin = (math.ceil(look.end / step) - dots) * step
     columns = series.columns(begin, step, dots)
-    top = scale(chart.unit, summary)
+    top = scale(chart, summary)
     peak = None if summary is None else int(column_of(np.array([summary.peak]), begin, step)[0])
     if lines < _TITLED:
         (plot,) = _plot(columns, 1, top, peak, glyphs, is_share=chart.unit == "%")
@@ -303,10 +315,12 @@ def _numbers(
     return _fitted((Span(before, "dim"), Span(most, "peak"), Span(f"{at}{rest}", "dim")), width)
 
 
-def scale(unit: str, summary: Summary | None) -> float:
-    """The value at the top of a chart: 100 for shares, else a round number."""
+def scale(chart: Chart, summary: Summary | None) -> float:
+    """The value at the top of a chart: the largest there can be, or a round number."""
+    if chart.top is not None:
+        return chart.top
     high = 0.0 if summary is None else summary.high
-    if unit == "%" and high <= _ALMOST_ALL:
+    if chart.unit == "%" and high <= _ALMOST_ALL:
         return 100.0
     return round_up(high)
 
@@ -338,7 +352,7 @@ def _plot(
         cells = dots[0::2] * (_DOTS_UP + 1) + dots[1::2]
         text = "".join([glyphs.cells[cell] for cell in cells.tolist()])
         at = mark[1] if mark is not None and mark[0] == row else None
-        style = _style(below / (rows * _DOTS_UP) * top, is_share=is_share)
+        style = _style((rows - row - 0.5) / rows * top, is_share=is_share)
         lines.append(_styled(text, mean_of_cell <= below, style, at, glyphs.peak))
     return lines
 

@@ -193,8 +193,8 @@ class RecordingFeed:
         recording = self._recording
         try:
             state = recording.state
-        except RecordingError as error:
-            return str(error), False
+        except RecordingError:
+            return "its file is damaged", False
         is_alive = recording.writer.is_alive()
         self.root = recording.writer.pid if is_alive else None
         if state != "writing":
