@@ -185,6 +185,19 @@ def test_the_reader_of_a_pipe_may_go_away(tmp_path):
     assert done.stdout == ""
 
 
+def test_gpus_have_charts(gpus):
+    gpus.write("devices 2")
+    lines = gpus.answer("""
+        from sysmetrics_native.top.app import once
+        from sysmetrics_native.top.feeds import SamplerFeed
+        feed = SamplerFeed(0.1)
+        print(repr(once(feed, 10.0, 80, 60, "utf-8")))
+        feed.close()
+    """)
+    titles = [title for line in lines for title in re.findall(r"GPU \d [\d.]+ %", line)]
+    assert [title[:5] for title in titles] == ["GPU 0", "GPU 1"]
+
+
 # ---- which recording ----------------------------------------------------------------------------
 
 
@@ -445,6 +458,17 @@ def test_this_machine_is_live(start):
     assert terminal.is_given_back()
 
 
+def test_that_the_process_ends_is_seen(start):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        terminal = start("--pid", str(process.pid), columns=120)
+        terminal.wait_for(shows_values, "values")
+        terminal.wait_for(f"process {process.pid} and its descendants")
+        process.communicate(b"\n")
+    terminal.wait_for(f"process {process.pid} has ended")
+    terminal.press("q")
+    assert terminal.wait() == 0
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
 def test_a_signal_ends_it_and_the_terminal_is_given_back(name, writer, tmp_path, start):
     terminal = start(tmp_path / "live.smnrec")
@@ -462,7 +486,7 @@ def test_it_can_be_stopped_and_continued(writer, tmp_path, start):
     wait_until(lambda: psutil.Process(terminal.pid).status() == psutil.STATUS_STOPPED, "its stop")
     terminal.written = ""
     os.kill(terminal.pid, signal.SIGCONT)
-    assert len(terminal.wait_for(shows_values, "values again")) == 24
+    terminal.wait_for(lambda screen: len(screen) == 24 and shows_values(screen), "a whole frame")
     assert "\x1b[?1049h" in terminal.written
     terminal.press("q")
     assert terminal.wait() == 0

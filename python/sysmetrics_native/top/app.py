@@ -20,6 +20,7 @@ SPANS = (10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
 
 _SHORTEST_FRAME_SECONDS = 0.25
 _LONGEST_FRAME_SECONDS = 1.0
+_FIRST_FRAME_SECONDS = 0.01
 _FRAMES_IN_A_SPAN = 240
 _SCROLL = 0.25
 """Of what is seen, with one key."""
@@ -163,7 +164,8 @@ def run(feed: Feed, seconds: float, console: Console) -> None:
     glyphs = drawing.Glyphs.of(console.encoding)
     processes: dict[int | None, Processes] = {}
     with Terminal(console) as terminal:
-        is_due, next_poll = True, 0.0
+        # A frame first: to read a long recording takes a moment.
+        is_due, next_poll = True, time.monotonic() + _FIRST_FRAME_SECONDS
         while not (view.is_done or terminal.is_interrupted):
             now = time.monotonic()
             if now >= next_poll:

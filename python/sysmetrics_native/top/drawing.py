@@ -348,7 +348,7 @@ def _plot(
     lines = []
     for row in range(rows):
         below = (rows - 1 - row) * _DOTS_UP
-        dots = np.clip(heights - below, 0, _DOTS_UP)
+        dots = np.minimum(np.maximum(heights - below, 0), _DOTS_UP)
         cells = dots[0::2] * (_DOTS_UP + 1) + dots[1::2]
         text = "".join([glyphs.cells[cell] for cell in cells.tolist()])
         at = mark[1] if mark is not None and mark[0] == row else None

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import psutil
+
 from sysmetrics_native import private_files
 from sysmetrics_native.endings import how_it_ended
 from sysmetrics_native.recorder import recordings_folder
@@ -14,6 +16,7 @@ from sysmetrics_native.recording import Recording
 from sysmetrics_native.recording_file import SUFFIX, RecordedSeries, RecordingError
 from sysmetrics_native.sampler import Sampler
 from sysmetrics_native.top.history import History, Readings
+from sysmetrics_native.top.stretches import is_shown_as_rate
 
 EXTRA_SOURCES = ("cpu_detail", "pressure", "disk_io", "network_rate")
 """That a view of this machine has beyond the default, where the machine has them."""
@@ -79,9 +82,8 @@ class SamplerFeed:
         self.title = f"{host}, process {pid}" if pid else host
         self.status = f"live, every {interval:g} s"
         self._is_total = {one.key for one in self.series if one.kind == "total"}
-        self._shown_as_rate = {
-            one.key for one in self.series if one.key in self._is_total and one.unit == "megabytes"
-        }
+        self._shown_as_rate = {one.key for one in self.series if is_shown_as_rate(one)}
+        self._process = _find_process(pid)
         self._totals: dict[str, float] = {}
         self._time = 0.0
         self._sampler.start()
@@ -101,6 +103,9 @@ class SamplerFeed:
             if length > 0.0:
                 found.append(Readings(begin, self._time, window.end, values))
         history.add_readings(found)
+        if self._process is not None and not self._process.is_running():
+            self._process = None
+            self.status = f"process {self.root} has ended"
         return bool(found)
 
     def _increase(self, key: str, total: float, seconds: float) -> float | None:
@@ -110,6 +115,14 @@ class SamplerFeed:
 
     def close(self) -> None:
         self._sampler.stop(timeout=1.0)
+
+
+def _find_process(pid: int) -> psutil.Process | None:
+    """To be asked whether it still runs; `None` where there is none to ask."""
+    try:
+        return psutil.Process(pid) if pid else None
+    except psutil.Error:
+        return None
 
 
 def _has(source: str, pid: int) -> bool:
@@ -144,7 +157,7 @@ class RecordingFeed:
         self.title += f" on {recording.writer.host}"
         self.is_of_machine = False
         self.is_over = False
-        self.status = ""
+        self.status = "reading"
         self._number = -1
         self._last_row = time.monotonic()
         self._next_status = 0.0

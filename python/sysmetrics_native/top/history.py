@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysmetrics_native.recording_file import RecordedSeries
-from sysmetrics_native.top.stretches import Floats, Pace, Stretches, StretchReader
+from sysmetrics_native.top.stretches import (
+    SHORTEST_PATIENCE_SECONDS,
+    Floats,
+    Pace,
+    Stretches,
+    StretchReader,
+    steps,
+)
 
 FINE = 1 << 15
 """Values of a series that are kept as they are."""
@@ -171,7 +178,7 @@ def merged(block: Floats, seconds: float) -> Floats:
     if block.shape[1] == 0:
         return block
     numbers = np.ceil(block[_ENDS] / seconds)
-    starts = np.flatnonzero(np.diff(numbers, prepend=-np.inf))
+    starts = np.flatnonzero(steps(numbers, -np.inf))
     counts = np.diff(starts, append=block.shape[1])
     weights = np.maximum(block[_WEIGHTS], 1e-9)
     totals = np.add.reduceat(weights, starts)
@@ -347,9 +354,9 @@ class History:
         pace = self._paces.setdefault(key, Pace(self._interval))
         last = self._series[key].last
         before = stretches.begins[0] if last is None else last[1]
-        distances = np.diff(stretches.ends, prepend=before)
+        distances = steps(stretches.ends, float(before))
         pace.see(distances)
-        self._series[key].patience = max(1.0, pace.patience)
+        self._series[key].patience = max(SHORTEST_PATIENCE_SECONDS, pace.patience)
         lengths = np.where(distances <= pace.patience, distances, stretches.ends - stretches.begins)
         return stretches._replace(begins=stretches.ends - lengths)
 

@@ -19,6 +19,8 @@ _PATIENCE = 2.5
 """A reading that comes later than so many times the usual leaves a gap before it."""
 _COUNTERS_PATIENCE_SECONDS = 1.0
 """Over a short gap a counter still tells the mean."""
+SHORTEST_PATIENCE_SECONDS = 2.5
+"""So long a value is the current one at least: some are read once a second."""
 _DISTANCES_KEPT = 63
 _SMALLEST = 1e-9
 
@@ -78,9 +80,7 @@ class StretchReader:
     @property
     def patience(self) -> float:
         """Seconds after which a value is no longer the current one."""
-        if self._is_counter:
-            return max(_COUNTERS_PATIENCE_SECONDS, self._pace.patience)
-        return self._pace.patience
+        return max(SHORTEST_PATIENCE_SECONDS, self._pace.patience)
 
     def take(self, times: Floats, columns: Floats) -> Stretches:
         """The values of some rows.
@@ -105,7 +105,7 @@ class StretchReader:
 
     def _take_gauge(self, times: Floats, readings: Floats, _: Floats) -> Stretches:
         before = times[0] if self._last_reading is None else self._last_reading
-        distances = np.diff(times, prepend=before)
+        distances = steps(times, before)
         self._pace.see(distances[distances > 0.0])
         if self._last_reading is None:
             distances[0] = self._pace.usual
@@ -117,8 +117,8 @@ class StretchReader:
         if self._last is None:
             self._last = (float(times[0]), float(readings[0]), float(divisors[0]))
             self._span_begin = self._last[0]
-        gained = np.diff(readings, prepend=self._last[1])
-        passed = np.diff(divisors, prepend=self._last[2])
+        gained = steps(readings, self._last[1])
+        passed = steps(divisors, self._last[2])
         was_reset = (gained < 0.0) | (passed < 0.0)
         gained[was_reset] = passed[was_reset] = 0.0
         self._last = (float(times[-1]), float(readings[-1]), float(divisors[-1]))
@@ -132,13 +132,23 @@ class StretchReader:
             float(sums[-1] - sums[at[-1]]),
             float((divisor_sums - divisor_sums[at[-1]])[-1]),
         )
-        shares = np.diff(sums[at], prepend=0.0) / np.diff(divisor_sums[at], prepend=0.0)
+        shares = steps(sums[at], 0.0) / steps(divisor_sums[at], 0.0)
         ends = times[at]
-        lengths = np.diff(ends, prepend=self._span_begin)
+        lengths = steps(ends, self._span_begin)
         self._span_begin = float(ends[-1])
         self._pace.see(lengths)
-        lengths = np.minimum(lengths, self.patience)
+        longest = max(_COUNTERS_PATIENCE_SECONDS, self._pace.patience)
+        lengths = np.minimum(lengths, longest)
         return Stretches(ends - lengths, ends, self._series.scale * shares)
+
+
+def steps(values: Floats, before: float) -> Floats:
+    """What each value is more than the one before it: `numpy.diff` in a third of its time."""
+    found = np.empty_like(values)
+    if len(values) > 0:
+        found[0] = values[0] - before
+        np.subtract(values[1:], values[:-1], out=found[1:])
+    return found
 
 
 def is_shown_as_rate(series: RecordedSeries) -> bool:
@@ -154,7 +164,7 @@ def span_ends(sums: Floats, quantum: float) -> NDArray[np.intp]:
         quantum: see `RecordedSeries`.
     """
     least = max(quantum, _SMALLEST)
-    if len(sums) > 0 and np.diff(sums, prepend=0.0).min() >= least:
+    if len(sums) > 0 and steps(sums, 0.0).min() >= least:
         return np.arange(len(sums))
     return np.fromiter(_span_ends(sums.tolist(), least), np.intp)
 
