@@ -305,8 +305,13 @@ class Terminal:
     """The command on a terminal of its own, and what is to be seen there."""
 
     def __init__(
-        self, *arguments: str | Path, columns: int = 80, lines: int = 24, **variables: str
-    ):
+        self,
+        *arguments: str | Path,
+        columns: int = 80,
+        lines: int = 24,
+        command: Sequence[str] = (str(COMMAND), "top"),
+        **variables: str,
+    ) -> None:
         self._file, other = pty.openpty()
         self.resize(columns, lines, tell=False)
         self.mode = termios.tcgetattr(other)
@@ -316,7 +321,7 @@ class Terminal:
         self._other = other
         self._told, told = os.pipe()
         self._shell = subprocess.Popen(
-            [sys.executable, "-c", SHELL, str(told), str(COMMAND), "top", *map(str, arguments)],
+            [sys.executable, "-c", SHELL, str(told), *command, *map(str, arguments)],
             stdin=other,
             stdout=other,
             stderr=other,
@@ -476,6 +481,37 @@ def test_a_signal_ends_it_and_the_terminal_is_given_back(name, writer, tmp_path,
     os.kill(terminal.pid, getattr(signal, name))
     assert terminal.wait() == -getattr(signal, name)
     assert terminal.is_given_back()
+
+
+BROKEN = """
+from rich.console import Console
+from sysmetrics_native.top import app
+class Feed:
+    title, status, series, root, interval = "x", "y", (), 1, 1.0
+    is_of_machine = is_over = False
+    def poll(self, history):
+        raise ZeroDivisionError("as if we were wrong")
+app.run(Feed(), 60.0, Console())
+"""
+
+
+def test_a_mistake_of_ours_gives_the_terminal_back_before_it_is_told(start):
+    terminal = start(command=(sys.executable, "-c", BROKEN))
+    assert terminal.wait() == 1
+    screen, _, told = terminal.written.rpartition("\x1b[?1049l")
+    assert "sysmetrics-native top: x" in screen
+    assert "as if we were wrong" in told
+    assert termios.tcgetattr(terminal._other) == terminal.mode
+
+
+def test_without_a_keyboard_it_ends_by_ctrl_c(tmp_path, start):
+    path = tmp_path / "a.smnrec"
+    write_recording(path, make_rows(200))
+    terminal = start("-c", f"exec {COMMAND} top {path} </dev/null", command=("/bin/sh",))
+    screen = terminal.wait_for("ended")
+    assert "quit" not in screen[-1]
+    terminal.press("\x03")
+    assert terminal.wait() == 0
 
 
 def test_it_can_be_stopped_and_continued(writer, tmp_path, start):

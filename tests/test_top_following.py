@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,11 @@ from hypothesis import strategies as st
 
 from sysmetrics_native.backends.fold import RowTime
 from sysmetrics_native.recording import Recording
-from sysmetrics_native.recording_file import RowWriter, encode_header
+from sysmetrics_native.recording_file import Row, RowWriter, encode_header
+from sysmetrics_native.top.app import View
+from sysmetrics_native.top.drawing import Glyphs, draw
+from sysmetrics_native.top.feeds import RecordingFeed
+from sysmetrics_native.top.history import History
 from tests.recordings import (
     DATA_OFFSET,
     LAYOUT,
@@ -173,3 +179,64 @@ def test_rows_are_copies(growing):
         (rows,) = recording.rows_after(-1)
         growing.append(100)
         assert rows["sequence"].tolist() == [0, 1, 2]
+
+
+# ---- as the live view does it -------------------------------------------------------------------
+
+ANY_ROW = st.tuples(
+    st.integers(0, (1 << 64) - 1),
+    st.integers(0, (1 << 64) - 1) | st.integers(0, 10**12),
+    st.integers(-(1 << 63), (1 << 63) - 1),
+    st.tuples(*[st.floats() | st.floats(0, 1e9)] * LAYOUT.columns),
+)
+
+
+@given(st.lists(ANY_ROW, max_size=20), st.sampled_from([10.0, 60.0, 1e7]))
+def test_nothing_that_rows_can_say_breaks_the_view(tmp_path_factory, rows, seconds):
+    """A file that somebody made up, with checksums that are right."""
+    path = tmp_path_factory.mktemp("made_up") / "a.smnrec"
+    time_of = [(RowTime(tick, mono, wall), columns) for tick, mono, wall, columns in rows]
+    write_recording(path, [Row(n, *row) for n, row in enumerate(time_of)], state=0)
+    feed = RecordingFeed(str(path))
+    with contextlib.closing(feed):
+        view = View(feed, seconds)
+        with np.errstate(all="raise", under="ignore"):
+            feed.poll(view.history)
+            for key in ("-", "left", "s", "+"):
+                view.press(key)
+                lines = draw(view.history, view.look(None), 80, 24, Glyphs.of("utf-8"))
+                assert len(lines) == 24
+    assert view.history.end is not None or not rows
+
+
+def test_a_recording_of_which_another_has_the_name(growing):
+    """Somebody removed it, and began another one."""
+    growing.append(5)
+    feed = RecordingFeed(str(growing.path))
+    with contextlib.closing(feed):
+        history = History(feed.series, (), feed.interval)
+        feed.poll(history)
+        assert history.end == 4.0
+        growing.path.unlink()
+        other = Growing(growing.path)
+        other.append(50)
+        feed.poll(history)
+        other.close()
+        assert history.end == 4.0
+
+
+def test_silence_is_told(growing, monkeypatch):
+    growing.append(5)
+    feed = RecordingFeed(str(growing.path))
+    with contextlib.closing(feed):
+        history = History(feed.series, (), feed.interval)
+        assert feed.poll(history)
+        assert feed.status == "live, every 0.5 s"
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 100.0)
+        assert feed.poll(history)
+        assert feed.status == "no rows for 100 s"
+        growing.append(1)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 102.0)
+        assert feed.poll(history)
+        assert feed.status == "live, every 0.5 s"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.argument("path", required=False, type=click.Path())
 @click.option(
-    "--run-id", metavar="ID", help="The recording of this run, by its writer on this host."
+    "--run-id", metavar="ID", help="A run whose job records on this machine."
 )
 @click.option("--pid", type=click.IntRange(min=1), help="A process of this machine, and its tree.")
 @click.option(
