@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     Exit status: 0 when somebody has seen enough, 1 if nothing can be shown, 2 for wrong usage.""",
 )
 @click.argument("path", required=False, type=click.Path())
-@click.option(
-    "--run-id", metavar="ID", help="A run whose job records on this machine."
-)
+@click.option("--run-id", metavar="ID", help="A run whose job records on this machine.")
 @click.option("--pid", type=click.IntRange(min=1), help="A process of this machine, and its tree.")
 @click.option(
     "--interval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -160,6 +161,8 @@ class View:
 
 def run(feed: Feed, seconds: float, console: Console) -> None:
     """Show it on the terminal until somebody has seen enough."""
+    # What is logged without a handler would be written into the middle of the view.
+    logging.getLogger("sysmetrics_native").addHandler(logging.NullHandler())
     view = View(feed, seconds)
     glyphs = drawing.Glyphs.of(console.encoding)
     processes: dict[int | None, Processes] = {}

@@ -110,6 +110,11 @@ class Look(NamedTuple):
 
 def draw(history: History, look: Look, width: int, height: int, glyphs: Glyphs) -> list[Line]:
     """Exactly so many lines, none wider than that."""
+    with np.errstate(all="ignore"):  # a warning of NumPy's would stand in the middle of the view
+        return _draw(history, look, width, height, glyphs)
+
+
+def _draw(history: History, look: Look, width: int, height: int, glyphs: Glyphs) -> list[Line]:
     lines = [_title(look, width)]
     if look.shows_help:
         lines += [(Span(text[:width]),) for text in HELP]
@@ -360,8 +365,7 @@ def _plot(
 def dots_of(values: Floats, rows: int, top: float) -> NDArray[np.int64]:
     """How many dots high each column is: none where there is no value, and one for 0."""
     levels = rows * _DOTS_UP
-    with np.errstate(invalid="ignore", over="ignore"):
-        heights = np.ceil(np.clip(values / top, 0.0, 1.0) * levels - 1e-9)
+    heights = np.ceil(np.minimum(np.maximum(values / top, 0.0), 1.0) * levels - 1e-9)
     return np.where(np.isnan(heights), 0.0, np.maximum(heights, 1.0)).astype(np.int64)
 
 

@@ -366,6 +366,10 @@ class History:
         self.end = float(times[-1])
 
     def _add(self, found: Mapping[str, Stretches]) -> None:
+        with np.errstate(all="ignore"):  # of a file that somebody made up
+            self._add_each(found)
+
+    def _add_each(self, found: Mapping[str, Stretches]) -> None:
         for key, stretches in found.items():
             if len(stretches.ends) > 0:
                 self._series[key].add(stretches)

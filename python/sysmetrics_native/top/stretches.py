@@ -98,7 +98,7 @@ class StretchReader:
         if len(times) == 0:
             return Stretches.none()
         take = self._take_counter if self._is_counter else self._take_gauge
-        with np.errstate(over="ignore"):  # of a file that somebody made up
+        with np.errstate(all="ignore"):  # of a file that somebody made up
             begins, ends, values = take(times, readings, divisors)
         is_number = np.isfinite(values)
         return Stretches(begins[is_number], ends[is_number], values[is_number])
