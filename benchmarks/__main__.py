@@ -22,6 +22,7 @@ from benchmarks import (
     report,
     requests_per_window,
     sources,
+    top,
 )
 from benchmarks.bench import Bench
 from benchmarks.report import Result
@@ -38,6 +39,7 @@ MEASURES: dict[str, Callable[[Bench], Result]] = {
     "memory": memory.run,
     "gpus": gpus.run,
     "sources": sources.run,
+    "top": top.run,
 }
 USUAL_ROUNDS = 3
 QUICK_ROUNDS = 1

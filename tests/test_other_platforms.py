@@ -54,7 +54,7 @@ POSIX_FUNCTIONS = {
 LOADED = """
     import json, sys
     import logging, pkgutil, atexit, tempfile
-    import click, rich.console, rich.progress, rich.table, tenacity  # of the command line
+    import click, numpy, rich.console, rich.progress, rich.table, tenacity  # of the command line
     sys.modules["sysmetrics_native._native"] = None
     from sysmetrics_native import Sampler
     import sysmetrics_native

@@ -56,6 +56,7 @@ __all__ = ["RecordedRun", "RecordedSeries", "Recording", "RecordingError", "Writ
 _STATES = ("writing", "ended", "delivered")
 _BYTES_AT_ONCE = 1 << 20
 _BYTES_OF_ROWS_AT_ONCE = 1 << 24
+_BYTES_TO_FOLLOW = 1 << 18
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -341,6 +342,94 @@ class Recording:
                 ("checksum", "u8"),
             ]
         )
+
+    def number_before_last(self, most_bytes: int) -> int:
+        """The number to give `rows_after` so that no more than the last so many bytes are read.
+
+        It is -1 where that is all there is. Looks through the whole file.
+        """
+        newest = self._newest()
+        most = max(1, most_bytes // self._format.record_bytes)
+        return -1 if newest is None or self._slots() <= most else newest - most
+
+    def rows_after(self, number: int, *, thoroughly: bool = False) -> Iterator[Rows]:
+        """The rows behind one, oldest first, as intact copies, some at a time.
+
+        For whoever follows a recording while it is written: what is read is about what is new, and
+        nothing is mapped, so that a file that is cut off meanwhile harms nobody. Of rows that were
+        overwritten before they could be read the first that are left come next.
+
+        Args:
+            number: ``sequence`` of the last row that is known already; -1 for none.
+            thoroughly: whether to look through the whole file where there seems to be nothing, as
+                behind a long stretch of rows that could not be written.
+
+        Raises:
+            ModuleNotFoundError: NumPy is not installed.
+            OSError: the file cannot be read any more.
+        """
+        rows, is_lost = self._run(number + 1)
+        if is_lost or (thoroughly and len(rows) == 0):
+            rows = self._first_run(number + 1)
+        while len(rows) > 0:
+            yield rows
+            number = int(rows["sequence"][-1])
+            rows, is_lost = self._run(number + 1)
+            if is_lost:
+                rows = self._first_run(number + 1)
+
+    def _run(self, first: int) -> tuple[Rows, bool]:
+        """Rows from a number on, and whether that one is overwritten by now.
+
+        Those that are damaged or were never written are skipped, but not further than what is read
+        at once.
+        """
+        np = _import_numpy()
+        slots = self._slots()
+        begin = first % self._capacity
+        for _ in range(2):
+            rows = self._read(begin, min(slots, begin + self._rows_at_once))
+            is_next = rows["sequence"] == np.arange(len(rows), dtype=np.uint64) + np.uint64(first)
+            intact = rows[is_next]
+            intact = intact[_are_whole(intact)]
+            if len(intact) > 0:
+                return intact, False
+            if len(rows) > 0 and rows["sequence"][0] > first and _are_whole(rows[:1])[0]:
+                return intact, True
+            if begin + len(rows) < slots:
+                break
+            # The ring goes on at its beginning, as it does where its end could not be written.
+            first, begin = (first // self._capacity + 1) * self._capacity, 0
+        return intact, False
+
+    def _first_run(self, first: int) -> Rows:
+        """Rows from the smallest number on that is left in the file and not below this one."""
+        np = _import_numpy()
+        slots = self._slots()
+        smallest = None
+        for begin in range(0, slots, self._rows_at_once):
+            rows = self._read(begin, min(slots, begin + self._rows_at_once))
+            here = np.arange(len(rows), dtype=np.uint64) + np.uint64(begin)
+            is_behind = rows["sequence"] >= np.uint64(first)
+            rows = rows[is_behind & (rows["sequence"] % np.uint64(self._capacity) == here)]
+            numbers = rows["sequence"][_are_whole(rows)]
+            if len(numbers) > 0:
+                least = int(numbers.min())
+                smallest = least if smallest is None else min(smallest, least)
+        return self._run(first if smallest is None else smallest)[0]
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, _BYTES_TO_FOLLOW // self._format.record_bytes)
+
+    def _read(self, begin: int, end: int) -> Rows:
+        """Records of slots, whatever is in them, as a copy."""
+        record_bytes = self._format.record_bytes
+        count = max(0, end - begin) * record_bytes
+        data = private_files.read_at(self._file, self._data_offset + begin * record_bytes, count)
+        whole = len(data) // record_bytes * record_bytes
+        rows: Rows = _import_numpy().frombuffer(data[:whole], self._dtype())
+        return rows
 
     def _map(self, twice: bool) -> memoryview | None:
         slots = self._slots()

@@ -10,6 +10,7 @@ import click
 _VERBS = {
     "run": "Run a command and monitor it, without a change to it",
     "export": "Write a run or a recording as Parquet, CSV, JSON or a Perfetto trace",
+    "top": "Watch this machine, or a job, live",
     "recover": "Send what runs could not log, from spools and recordings",
     "report": "Make a page of a run or a recording: what limited it, and charts",
 }
