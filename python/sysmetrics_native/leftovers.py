@@ -205,6 +205,8 @@ class Found(NamedTuple):
 def look_around(spool_dir: str | None) -> Iterator[Found]:
     """What lies in the folders of spools and recordings, at the cost of opening each file.
 
+    For a process that writes none of them: to look at a lock of its own would open it.
+
     Args:
         spool_dir: the option of this name.
     """
@@ -234,7 +236,9 @@ def _state_of_recording(file: int, path: str) -> str:
     if os.fstat(file).st_size == 0:  # its process was killed before it wrote a word
         return "done"
     header = read_header(file, path)
-    if header.state == WRITING and header.description.writer.is_alive() is not False:
+    if header.state == WRITING and (
+        header.description.writer.is_alive() or private_files.is_locked(file)
+    ):
         return "in use"
     is_done = header.state == DELIVERED or header.description.run is None
     return "done" if is_done else "waiting"
