@@ -397,7 +397,9 @@ def unknown_variables() -> tuple[str, ...]:
     """Variables of the environment that look like options and are none."""
     known = {*map(_variable, _OPTIONS), DEBUG}
     return tuple(
-        name for name in sorted(os.environ) if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+        name
+        for name in sorted(os.environ)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     )
 
 

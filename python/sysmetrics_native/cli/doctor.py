@@ -18,7 +18,7 @@ from sysmetrics_native.checkup import check
 Facts = Mapping[str, Any]
 Rows = Iterable[tuple[str, str]]
 
-_FIRST_COLUMN = 16
+_FIRST_COLUMN = 21
 _SHORT = 1000.0
 """From here on a number is shown without decimals."""
 
@@ -64,6 +64,14 @@ def _finite(value: Any) -> Any:
 
 def _print(found: Facts) -> None:
     console = Console(markup=False, highlight=False)
+    with console.capture() as page:
+        _print_parts(console, found)
+    # In one piece: a reader that goes away early must not be what decides the status.
+    lines = page.get().splitlines()
+    click.echo("\n".join(lines if sys.stdout.isatty() else map(str.rstrip, lines)))
+
+
+def _print_parts(console: Console, found: Facts) -> None:
     _print_verdict(console, found)
     sections: dict[str, tuple[str, Any]] = {
         "Machine": ("machine", _of_machine),
@@ -79,11 +87,16 @@ def _print(found: Facts) -> None:
     for title, (name, rows_of) in sections.items():
         part = found[name]
         _head(console, title)
-        rows = list(rows_of(part | {"backend": found["backend"]})) if len(part) > 1 else []
+        rows = list(rows_of(part | {"backend": found["backend"]})) if _is_whole(part) else []
         if part["problem"]:
             rows.append(("problem", part["problem"]))
         console.print(_grid(rows))
     _print_settings(console, found["settings"])
+
+
+def _is_whole(part: Facts) -> bool:
+    """Whether it could be looked at: else there is only a problem, and what was noted of it."""
+    return part["problem"] is None or "devices" in part
 
 
 def _print_verdict(console: Console, found: Facts) -> None:
@@ -154,8 +167,12 @@ def _print_sources(console: Console, sampling: Facts) -> None:
     console.print(table)
     governor = sampling["governor"]
     shares = governor["shares_of_a_core"]
+    names = {"chosen": "those that are read", "all": "all of them"}
     rows = [
-        (whose, f"{share['at_1_hz']:.3%} of a core at 1 Hz, {share['at_100_hz']:.2%} at 100 Hz")
+        (
+            names[whose],
+            f"{share['at_1_hz']:.3%} of a core at 1 Hz, {share['at_100_hz']:.2%} at 100 Hz",
+        )
         for whose, share in shares.items()
     ]
     console.print()
@@ -215,7 +232,7 @@ def _of_permissions(part: Facts) -> Iterator[tuple[str, str]]:
         yield "pressure files", "there" if part["pressure_files"] else "not there"
     rapl = {"forbidden": "there, but not for this user to read", "absent": "not there"}
     if part["rapl"] is not None:
-        yield "RAPL energy", rapl.get(part["rapl"], part["rapl"])
+        yield "RAPL energy", rapl.get(part["rapl"], "readable")
 
 
 def _of_gpus(part: Facts) -> Iterator[tuple[str, str]]:
@@ -261,11 +278,10 @@ def _of_clock(part: Facts) -> Iterator[tuple[str, str]]:
         others = [one for one in part["available_clock_sources"] if one != part["clock_source"]]
         yield "source", part["clock_source"] + (f" (also: {', '.join(others)})" if others else "")
     late = part["wakeup_lateness"]
-    yield (
-        "wake-ups at 1 kHz",
-        f"half within {late['p50_seconds'] * 1e6:.0f} µs of their time, 99 % within "
-        f"{late['p99_seconds'] * 1e6:.0f} µs, the latest {late['max_seconds'] * 1e6:.0f} µs",
+    half, most, all_of_them = (
+        f"{late[name] * 1e6:.0f} µs" for name in ("p50_seconds", "p99_seconds", "max_seconds")
     )
+    yield "wake-ups at 1 kHz", f"half within {half}, 99 % within {most}, all within {all_of_them}"
 
 
 def _of_mlflow(part: Facts) -> Iterator[tuple[str, str]]:
@@ -286,7 +302,8 @@ def _of_mlflow(part: Facts) -> Iterator[tuple[str, str]]:
 
 def _of_files(part: Facts) -> Iterator[tuple[str, str]]:
     yield "folder", part["folder"]
-    yield "writable", part["why_not_writable"] or f"yes, {part['free_megabytes']:.0f} MB are free"
+    free = f"yes, {part['free_megabytes']:.0f} MB are free"
+    yield "writable", str(part["why_not_writable"] or free)
     for kind in ("spools", "recordings"):
         counts = [
             f"{one['count']} {state.replace('_', ' ')} ({one['megabytes']:.1f} MB)"
