@@ -311,7 +311,8 @@ def _of_files(found: Facts) -> Iterator[str]:
         f"{count} {kind if count > 1 else kind[:-1]}" for kind, count in counts.items() if count
     ]
     if waiting:
-        yield f"{' and '.join(waiting)} wait to be sent: {PACKAGE} recover"
+        verb = "waits" if sum(counts.values()) == 1 else "wait"
+        yield f"{' and '.join(waiting)} {verb} to be sent: {PACKAGE} recover"
     for kind in ("spools", "recordings"):
         count = found[kind]["unreadable"]["count"]
         if count:
