@@ -48,6 +48,7 @@ class FreshImport:
     def __enter__(self) -> FreshImport:  # noqa: PYI034  # typing.Self came with Python 3.11
         try:
             if importlib.util.find_spec("mlflow") is None:
+                self._why_not = "there is no module mlflow"
                 return self
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM],
@@ -64,8 +65,9 @@ class FreshImport:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
             for pipe in (self._process.stdout, self._process.stderr):
                 if pipe is not None:
                     pipe.close()
