@@ -138,6 +138,21 @@ def test_each_value_comes_with_its_meaning(look: Callable[..., Outcome]) -> None
     for name, source in sources.items():
         assert source["is_here"] == (source["reason"] is None) == bool(source["series"]), name
         assert all(series["meaning"] for series in source["series"])
+        keys = {series["key"] for series in source["series"]}
+        assert keys.isdisjoint(source["missing_series"])
+    assert sources["memory"]["missing_series"] == []
+
+
+@pytest.mark.native
+def test_series_that_are_not_here_are_named(
+    look: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tree: ProcfsTree
+) -> None:
+    monkeypatch.setenv("SYSMETRICS_NATIVE_PROCFS_PATH", str(tree.root))
+    tree.write("loadavg", "0.25 0.5 1.0 1/100 4711\n")
+    monkeypatch.setenv("SYSMETRICS_NATIVE_SYSFS_PATH", str(tree.root))
+    detail = look("--json").found["sampling"]["sources"]["cpu_detail"]
+    assert "load_average_1m" in [series["key"] for series in detail["series"]]
+    assert "cpu_frequency_megahertz" in detail["missing_series"]
 
 
 def test_the_page_is_for_people(look: Callable[..., Outcome]) -> None:

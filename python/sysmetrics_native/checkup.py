@@ -34,6 +34,7 @@ _LEAST_PATIENCE_SECONDS = 0.2
 _GPU_PATIENCE_SECONDS = 11.5
 """Drivers are waited for 10 s, by whoever asks them."""
 _SAMPLING_PATIENCE_SECONDS = 5.0
+_LEAST_SAMPLING_SECONDS = 3.0
 _LONGEST_SECONDS = 14.0
 """Of all of it, however much of it hangs."""
 _QUIET_SECONDS = 4.0
@@ -103,7 +104,10 @@ def _look_around(facts: Facts, mlflow: FreshImport, deadline: float) -> None:
     mlflow.wait(_QUIET_SECONDS - took)
     facts["sampling"] = _part(
         lambda: sample_everything(name, facts, with_gpus=took < _SLOW_DRIVER_SECONDS),
-        min(_SAMPLING_PATIENCE_SECONDS, deadline - time.monotonic()),
+        min(
+            _SAMPLING_PATIENCE_SECONDS,
+            max(_LEAST_SAMPLING_SECONDS, deadline - time.monotonic()),
+        ),
     )
     patience = max(_LEAST_PATIENCE_SECONDS, deadline - time.monotonic())
     facts["mlflow"] = _part(lambda: mlflow_facts(mlflow, patience), patience + _PATIENCE_SECONDS)
@@ -290,7 +294,8 @@ def _of_sources(sampling: Facts) -> Iterator[str]:
             if not (name in _OF_SOME_MACHINES and source["is_default"]):
                 yield f"the source {name} is chosen, and not here: {source['reason']}"
         elif not has_value(source):
-            yield f"the source {name} had no value: {source['errors']} of its readings failed"
+            failed = f"{source['errors']} of its {source['readings']} readings failed"
+            yield f"the source {name} had no value: {failed}"
 
 
 def _of_mlflow(found: Facts) -> Iterator[str]:

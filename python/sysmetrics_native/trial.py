@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sysmetrics_native import catalog, settings
 from sysmetrics_native.describe import known_sources
 from sysmetrics_native.sampler import Sampler
-from sysmetrics_native.window import Window
+from sysmetrics_native.window import SeriesInfo, Window
 
 TICK_SECONDS = 0.05
 TICKS = 20
@@ -87,6 +87,7 @@ def sample_everything(backend: str, facts: Facts, *, with_gpus: bool) -> Facts:
         for name, is_default in known.items()
     }
     for name, source in sources.items():
+        source["missing_series"] = _missing(name, sampler.schema) if source["is_here"] else []
         if not source["is_here"]:
             source["reason"] = _why_absent(name, facts, with_gpus=with_gpus)
     if window is None:
@@ -132,6 +133,17 @@ def _read(sampler: Sampler, window: Window | None, source: str) -> list[Facts]:
             }
         )
     return read
+
+
+def _missing(source: str, schema: Iterable[SeriesInfo]) -> list[str]:
+    """The keys that a source knows, as patterns, and that it does not have here."""
+    here = [info for info in schema if info.source == source]
+    known: dict[str, bool] = {}
+    for one in _documented():
+        if one.info.source == source:
+            is_here = any(one.describes(info) for info in here)
+            known[one.info.key] = known.get(one.info.key, False) or is_here
+    return [key for key, is_here in known.items() if not is_here]
 
 
 def _documented() -> tuple[catalog.DocumentedSeries, ...]:

@@ -82,8 +82,10 @@ class _Verbs(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         _let_everything_be_shown()
+        status: int | str | None
         try:
-            status = super().main(args, prog_name, complete_var, False, **extra)
+            returned = super().main(args, prog_name, complete_var, False, **extra)
+            status = returned if isinstance(returned, int) else 0
         except SystemExit as end:
             status = end.code
         except click.Abort as end:
@@ -100,7 +102,7 @@ class _Verbs(click.Group):
                 _FAILED,
             )
         _flush()
-        sys.exit(status if isinstance(status, (int, str)) else 0)
+        sys.exit(status)
 
 
 def _let_everything_be_shown() -> None:
