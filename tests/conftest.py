@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ BACKENDS = [_ONLY_BACKEND] if _ONLY_BACKEND else ["native", "psutil"]
 hypothesis.settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("tests")
 
+
+# Shells ignore it for what they start in the background, and then so would programs of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LOCK = Path(__file__).parent.parent / "build" / "alone.lock"
 

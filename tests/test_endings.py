@@ -92,3 +92,34 @@ def test_the_files_are_those_of_this_process() -> None:
     for path in endings._oom_kill_files():
         assert path.startswith("/sys/fs/cgroup/")
         assert path.endswith(("memory.events", "memory.oom_control"))
+
+
+# ---- counts beside a process that runs ----------------------------------------------------------
+
+
+def test_kills_are_counted_in_every_group_that_a_process_was_in(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(cgroups / "shell" / "memory.events", V2.format(5))
+    after = write(cgroups / "job" / "memory.events", V2.format(2))
+    places = [str(before)]
+    monkeypatch.setattr(endings, "_oom_kill_files", lambda _: places)
+    watch = endings.OomWatch(os.getpid())
+    assert watch.kills == 0
+    watch.look()
+    assert watch.kills == 0
+    places = [str(after)]
+    watch.look()
+    write(after, V2.format(4))
+    write(before, V2.format(6))
+    watch.look()
+    assert watch.kills == 2
+    after.unlink()  # the group goes with its last process; what it had counted stays
+    watch.look()
+    assert watch.kills == 2
+
+
+def test_no_counts_no_kills(cgroups: Path) -> None:
+    watch = endings.OomWatch(2**22)
+    watch.look()
+    assert watch.kills == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sysmetrics_native.redaction import error_text, without_secrets
+from sysmetrics_native.redaction import command_line, error_text, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,35 @@ def test_an_error_is_one_line_and_not_a_whole_page() -> None:
     assert error_text(ValueError("one\n  two")) == "one two"
     assert error_text(ValueError()) == "ValueError"
     assert len(error_text(ValueError("x" * 10_000))) < 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["python", "train.py", "--lr", "0.1"], "python train.py --lr 0.1"),
+        (["a b", "c'd"], """'a b' 'c'"'"'d'"""),
+        (["x", "--password", "hunter2", "--epochs", "3"], "x --password *** --epochs 3"),
+        (["x", "--api-key", "--dry-run"], "x --api-key --dry-run"),
+        (["x", "--hf_token=abc"], "x '--hf_token=***'"),
+        (["env", "WANDB_API_KEY=abc", "x"], "env 'WANDB_API_KEY=***' x"),
+        (["x", "db.password=abc", "lr=1"], "x 'db.password=***' lr=1"),
+        (["x", "--tokenizer", "bert", "--max-tokens=512"], "x --tokenizer bert --max-tokens=512"),
+        (["x", "--author", "ann", "--keys", "3"], "x --author ann --keys 3"),
+        (["curl", "https://ann:pw@host/x?token=t"], "curl 'https://host/x?token=***'"),
+        (["curl", "-H", "Authorization: Bearer abc"], "curl -H 'Authorization: ***'"),
+        (["sh", "-c", "x --secret abc; y"], "sh -c 'x --secret ***; y'"),
+        (["sh", "-c", "TOKEN='a b' x"], "sh -c 'TOKEN=*** x'"),
+        (["x", '{"password": "abc", "n": 1}'], """x '{"password": ***, "n": 1}'"""),
+        (["x", "\udcff"], "x '?'"),
+    ],
+)
+def test_secrets_in_command_lines(arguments: list[str], expected: str) -> None:
+    assert command_line(arguments) == expected
+
+
+def test_a_long_command_line_is_cut_before_it_is_searched() -> None:
+    line = command_line(["a_" * 1_000_000, "-" * 1_000_000, *["b"] * 100_000])
+    assert line.startswith("'a_a_")
+    assert line.endswith("…' ...")
+    assert len(line) < 6000
+    assert command_line(["sh", "token " * 1_000_000]).endswith("…'")

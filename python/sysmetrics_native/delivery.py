@@ -85,6 +85,8 @@ class Delivery:
         resume: count steps on from the largest that a system metric of the run has.
         tags: set on the run with its first metrics, in the same request.
         on_run_over: called on the delivery thread when the run has ended or takes no more.
+        heeds_status: whether the run has ended when the server says so. Not so where it is
+            somebody else who knows.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Delivery:
         resume: bool,
         on_run_over: Callable[[], object],
         tags: Mapping[str, str] = NO_TAGS,
+        heeds_status: bool = True,
     ) -> None:
         self._run_id = run_id
         self._tracking_uri = resolve_uri(tracking_uri)
@@ -109,6 +112,7 @@ class Delivery:
         shortest, longest = STATUS_CHECK_SECONDS
         self._check_seconds = min(max(window_seconds, shortest), longest)
         self._on_run_over = on_run_over
+        self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
         self.was_refused = False
         """Whether the server took no more, and that was said."""
@@ -290,8 +294,8 @@ class Delivery:
             self._changed.notify_all()
 
     def _check_status(self, log: RunLog) -> None:
-        status = log.state().status
-        if status != "RUNNING":
+        status = log.state().status  # raises if the run is gone
+        if status != "RUNNING" and self._heeds_status:
             _logger.info("Run %s is %s: its system metrics end here.", self._run_id, status)
             self._on_run_over()  # stops the sampling; the windows there are still reach the run
 

@@ -32,10 +32,45 @@ def surroundings() -> dict[str, Any]:
     return {}
 
 
-def _oom_kill_files() -> list[str]:
+class OomWatch:
+    """Counts processes that the kernel kills for want of memory beside one that is still there.
+
+    A process may move to another group, as a job does that makes its own; so `look` is to be called
+    now and then. Version 1 of control groups does not say where a process was that has ended.
+
+    Args:
+        pid: the process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._counts: dict[str, tuple[int, int]] = {}  # by file: the first and the last
+
+    def look(self) -> None:
+        """Read the counts of the groups that it is in and was in."""
+        for path in self._counts:
+            self._note(path)
+        # The first that is there, as in `surroundings`: the group above counts for others, too.
+        any(self._note(path) for path in _oom_kill_files(str(self._pid)))
+
+    def _note(self, path: str) -> bool:
+        count = _oom_kills(path)
+        if count is None:  # the group is gone, and what it had counted stays
+            return False
+        first, _ = self._counts.get(path, (count, count))
+        self._counts[path] = first, count
+        return True
+
+    @property
+    def kills(self) -> int:
+        """How many there were since its group was first seen."""
+        return max((last - first for first, last in self._counts.values()), default=0)
+
+
+def _oom_kill_files(process: str = "self") -> list[str]:
     """Where the count may be: in the group itself, and where a container sees its own group."""
     try:
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
+        with open(f"/proc/{process}/cgroup", encoding="utf-8") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except (OSError, UnicodeDecodeError):
         return []

@@ -7,8 +7,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
-from sysmetrics_native import catalog, settings, termination
+from sysmetrics_native import catalog, monitored_run, settings, termination
 from sysmetrics_native.delivery import (
     Counts,
     Delivery,
@@ -20,6 +21,7 @@ from sysmetrics_native.gpus import identity_tags
 from sysmetrics_native.recording_file import RecordedRun
 from sysmetrics_native.sampler import Sampler
 from sysmetrics_native.threads import Thread
+from sysmetrics_native.window import Window
 
 _logger = logging.getLogger("sysmetrics_native")
 
@@ -40,7 +42,8 @@ class SystemMetricsMonitor:
 
     Sampling, the making of metrics and the talk with the tracking server happen on three threads
     that do not wait for one another. It ends by `finish()`, when the run has ended elsewhere, or at
-    the exit of the interpreter.
+    the exit of the interpreter. Of a run that `sysmetrics-native run` monitors from outside it does
+    nothing in that command's processes.
 
     Args:
         run_id: the run to log to.
@@ -52,6 +55,10 @@ class SystemMetricsMonitor:
         node_id: part of the keys that tells this node from others (``system/<node_id>/…``);
             ``MLFLOW_SYSTEM_METRICS_NODE_ID`` beats it.
         tracking_uri: the tracking server; what `mlflow.set_tracking_uri` says unless given.
+        pid: another process to monitor from outside, with its descendants: the sources ``process``
+            and ``container`` are about it. What the run's status says does not matter then, because
+            that process may set it as it likes: monitoring ends by `finish()` alone.
+        on_window: called with each window, on the thread that makes metrics of it.
 
     Raises:
         ValueError: an argument, or an environment variable, is not allowed. `mlflow.start_run`
@@ -67,6 +74,9 @@ class SystemMetricsMonitor:
         resume_logging: bool = False,
         node_id: str | None = None,
         tracking_uri: str | None = None,
+        *,
+        pid: int = 0,
+        on_window: Callable[[Window], object] | None = None,
     ) -> None:
         self.sampling_interval = settings.mlflow_interval(sampling_interval)
         self.samples_before_logging = settings.mlflow_samples(samples_before_logging)
@@ -74,10 +84,27 @@ class SystemMetricsMonitor:
         self._statistics: tuple[str, ...] = settings.option("statistics")
         self._shutdown_timeout: float = settings.option("shutdown_timeout")
         self._key_prefix = catalog.metric_prefix(self.node_id)
+        self._run_id = run_id
+        self._pid = os.getpid()
+        self._target = pid
+        self._on_window = on_window
+        self._thread: threading.Thread | None = None
+        # A signal handler of the program may call finish() while that runs on the same thread.
+        self._finishing = threading.RLock()
+        self._finish_by: float | None = None
+        self._is_finished = False
+        self._is_inert = pid == 0 and monitored_run.is_monitored_outside(run_id)
+        if not self._is_inert:
+            self._prepare(resume_logging, tracking_uri)
+
+    def _prepare(self, resume_logging: bool, tracking_uri: str | None) -> None:
+        """Open the sources, and what the windows go through."""
+        run_id = self._run_id
         tracking_uri = resolve_uri(tracking_uri)
         self._sampler = Sampler(
             self.sampling_interval,
             self.samples_before_logging,
+            pid=self._target,
             recorded_run=RecordedRun(
                 run_id=run_id,
                 tracking_uri=uri_for_files(tracking_uri),
@@ -94,18 +121,20 @@ class SystemMetricsMonitor:
             resume=resume_logging,
             on_run_over=self._on_run_over,
             tags=identity_tags(self._sampler.gpus, self._key_prefix),
+            heeds_status=self._target == 0,
         )
-        self._run_id = run_id
-        self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
-        # A signal handler of the program may call finish() while that runs on the same thread.
-        self._finishing = threading.RLock()
-        self._finish_by: float | None = None
-        self._is_finished = False
+
+    @property
+    def recording_path(self) -> str | None:
+        """The file that rows are recorded to; `None` when they are not."""
+        return None if self._is_inert else self._sampler.recording_path
 
     def start(self) -> None:
         """Begin to monitor. A failure is logged, never raised."""
         if self._thread is not None or self._is_finished:
+            return
+        if self._is_inert:
+            _logger.info("Run %s is monitored by sysmetrics-native run.", self._run_id)
             return
         if os.getpid() != self._pid:
             _logger.warning("A monitor made before a fork cannot start behind it: make a new one.")
@@ -199,6 +228,8 @@ class SystemMetricsMonitor:
 
     def _on_run_over(self) -> None:
         """No further samples; and no flush, once all was sent, whether finish() comes or not."""
+        if self._target != 0:  # it is still there to be recorded, and looked at
+            return
         self._sampler.stop()
         if self._delivery.is_done() and self._finish_by is None:
             termination.unwatch(self.finish)
@@ -209,6 +240,10 @@ class SystemMetricsMonitor:
         percentiles = any(name.startswith("p") for name in self._statistics)
         try:
             for window in self._sampler.windows(percentiles=percentiles):
+                if self._on_window is not None:
+                    self._on_window(window)
+                if self._delivery.was_refused:
+                    continue
                 metrics = catalog.metrics_of(window, schema, self._statistics)
                 values = {self._key_prefix + key: value for key, value in metrics}
                 self._delivery.put(catalog.timestamp_ms(window), values)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from sysmetrics_native import settings
+from sysmetrics_native import monitored_run, settings
 from sysmetrics_native.monitor import SystemMetricsMonitor
 
 if TYPE_CHECKING:  # its import takes longer than all the rest of this package
@@ -38,9 +38,12 @@ class _InstalledMonitor(SystemMetricsMonitor):
     """Our monitor in MLflow's place: the option `enabled` is read when one is built."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if not settings.option("enabled") and _stock_class is not None:
-            return _stock_class(*args, **kwargs)
-        return super().__new__(cls)
+        if settings.option("enabled") or _stock_class is None:
+            return super().__new__(cls)
+        run_id = kwargs["run_id"] if "run_id" in kwargs else args[0] if args else ""
+        if monitored_run.is_monitored_outside(run_id):
+            return super().__new__(cls)  # MLflow's own would not know, and log a second series
+        return _stock_class(*args, **kwargs)
 
 
 _InstalledMonitor.__name__ = _InstalledMonitor.__qualname__ = _CLASS
@@ -149,7 +152,8 @@ class Activation:
 
     def __init__(self) -> None:
         try:
-            if settings.option("enabled"):
+            # In the command of `sysmetrics-native run` MLflow's own must know of it, too.
+            if settings.option("enabled") or monitored_run.is_announced():
                 install()
         except Exception as error:  # noqa: BLE001  # whatever it is, MLflow must be imported
             _logger.warning("MLflow keeps its own system metrics: %s", error)

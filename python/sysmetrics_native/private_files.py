@@ -223,6 +223,11 @@ class Writer(NamedTuple):
         return self.boot_id == _boot_id()
 
 
+def this_machine() -> str:
+    """What tells this machine from others: its kernel's boot, else its name."""
+    return _boot_id() or _host()
+
+
 def _host() -> str:
     import socket  # it is loaded by everybody who talks to a server, and by nobody else
 

@@ -55,6 +55,7 @@ __all__ = ["RecordedRun", "RecordedSeries", "Recording", "RecordingError", "Writ
 
 _STATES = ("writing", "ended", "delivered")
 _BYTES_AT_ONCE = 1 << 20
+_BYTES_OF_ROWS_AT_ONCE = 1 << 24
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -232,10 +233,10 @@ class Recording:
         size = os.fstat(self._file).st_size
         return max(0, min(self._capacity, (size - self._data_offset) // self._format.record_bytes))
 
-    def _chunks(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
-        """Bytes of the slots from `begin` up to `end`, some at a time; whole records only."""
+    def _chunks(self, begin: int, end: int, at_once: int) -> Iterator[tuple[int, memoryview]]:
+        """Bytes of the slots from `begin` up to `end`, so many at a time; whole records only."""
         record_bytes = self._format.record_bytes
-        step = max(1, _BYTES_AT_ONCE // record_bytes)
+        step = max(1, at_once // record_bytes)
         for slot in range(begin, end, step):
             count = min(step, end - slot) * record_bytes
             chunk = private_files.read_at(
@@ -245,7 +246,7 @@ class Recording:
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
         record_bytes = self._format.record_bytes
-        for first, chunk in self._chunks(begin, end):
+        for first, chunk in self._chunks(begin, end, _BYTES_AT_ONCE):
             for number in range(len(chunk) // record_bytes):
                 yield first + number, chunk[number * record_bytes :][:record_bytes]
 
@@ -253,7 +254,7 @@ class Recording:
         """Number of the newest whole row."""
         words = self._format.record_bytes // 8
         newest = -1
-        for first, chunk in self._chunks(0, self._slots()):
+        for first, chunk in self._chunks(0, self._slots(), _BYTES_AT_ONCE):
             sequences = chunk.cast("Q")[::words].tolist()
             for number in _largest_first(sequences):
                 if sequences[number] <= newest:
@@ -286,13 +287,7 @@ class Recording:
             ModuleNotFoundError: NumPy is not installed.
         """
         np = _import_numpy()
-        dtype = np.dtype(
-            [
-                *(("sequence", "u8"), ("tick", "u8"), ("monotonic_ns", "u8"), ("wall_ns", "i8")),
-                ("columns", "f8", (self.columns,)),
-                ("checksum", "u8"),
-            ]
-        )
+        dtype = self._dtype()
         newest = self._newest()
         if newest is None:
             return np.empty(0, dtype)  # type: ignore[no-any-return]  # NumPy is here when needed
@@ -309,6 +304,44 @@ class Recording:
             expected = np.arange(len(rows), dtype=np.uint64) + np.uint64(oldest)
         return _whole_part(rows, _are_whole(rows) & (rows["sequence"] == expected))
 
+    def row_chunks(self) -> Iterator[Rows]:
+        """The same rows, some megabytes at a time: for recordings larger than memory.
+
+        Each chunk is a copy with at least one row. While the file is being written, what is
+        overwritten before it was read is left out, and what came since this was called, too.
+
+        Raises:
+            ModuleNotFoundError: NumPy is not installed.
+        """
+        np = _import_numpy()
+        dtype = self._dtype()
+        newest = self._newest()
+        if newest is None:
+            return
+        first = (newest + 1) % self._capacity
+        slots = self._slots()
+        for begin, end in ((first, slots), (0, min(first, slots))):
+            for slot, chunk in self._chunks(begin, end, _BYTES_OF_ROWS_AT_ONCE):
+                rows = np.frombuffer(chunk, dtype)
+                whole = _are_whole(rows) & (rows["sequence"] == self._expected(newest, slot, rows))
+                if whole.any():
+                    yield rows if whole.all() else rows[whole]
+
+    def _expected(self, newest: int, slot: int, rows: Rows) -> Any:
+        """The number that each row must have, from the slot of the first of them."""
+        np = _import_numpy()
+        back = (newest % self._capacity - slot - np.arange(len(rows))) % self._capacity
+        return np.uint64(newest) - back.astype(np.uint64)
+
+    def _dtype(self) -> Any:
+        return _import_numpy().dtype(
+            [
+                *(("sequence", "u8"), ("tick", "u8"), ("monotonic_ns", "u8"), ("wall_ns", "i8")),
+                ("columns", "f8", (self.columns,)),
+                ("checksum", "u8"),
+            ]
+        )
+
     def _map(self, twice: bool) -> memoryview | None:
         slots = self._slots()
         if twice and slots < self._capacity:  # its end was never written
@@ -319,7 +352,7 @@ class Recording:
     def _copy(self, dtype: Any, newest: int) -> tuple[Any, Any]:
         """All records, oldest first, and the number that each has if it is whole."""
         np = _import_numpy()
-        records = b"".join(chunk for _, chunk in self._chunks(0, self._slots()))
+        records = b"".join(chunk for _, chunk in self._chunks(0, self._slots(), _BYTES_AT_ONCE))
         ring = np.frombuffer(records, dtype)
         first = min((newest + 1) % self._capacity, len(ring))
         slots = np.concatenate([np.arange(first, len(ring)), np.arange(first)])

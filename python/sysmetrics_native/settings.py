@@ -356,6 +356,11 @@ def spelling(name: str, argument: object = None) -> str:
     return name if is_named else _variable(name)
 
 
+def is_set(name: str) -> bool:
+    """Whether somebody has set an option: its default is not in force."""
+    return name in _configured or _variable(name) in os.environ
+
+
 def _variable(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sysmetrics_native.private_files import Writer
 from sysmetrics_native.recording import Recording
 from sysmetrics_native.spool import Origin, Spool, SpoolFile, WaitingWindow
 from tests.fake_gpus import FakeGpus
+from tests.installed_command import COMMAND
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import Logged
 from tests.mlflow.proxy import Proxy
@@ -163,7 +163,7 @@ def test_tags_wait_for_a_server_that_is_away(two_gpus: None, proxy: Proxy, serve
 
 def recover() -> str:
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("sysmetrics-native")), "recover"],
+        [str(COMMAND), "recover"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -10,7 +10,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from sysmetrics_native import Sampler
 from sysmetrics_native.private_files import Writer
 from sysmetrics_native.recording import RecordedRun, Recording
 from sysmetrics_native.spool import Origin, Spool, WaitingWindow
+from tests.installed_command import COMMAND
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, Logged
 from tests.mlflow.programs import Program
@@ -33,7 +33,6 @@ from tests.support import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
-COMMAND = Path(sys.executable).with_name("sysmetrics-native")
 INTERVAL_SECONDS = 0.1
 TICKS = 4
 WINDOW_SECONDS = INTERVAL_SECONDS * TICKS

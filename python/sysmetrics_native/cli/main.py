@@ -17,6 +17,9 @@ from sysmetrics_native import settings
 from sysmetrics_native.redaction import error_text
 
 _VERBS = {
+    "run": "Run a command and monitor it, without a change to it",
+    "report": "Make a page of a run or a recording: what limited it, and charts",
+    "export": "Write a run or a recording as Parquet, CSV, JSON or a Perfetto trace",
     "recover": "Send what runs could not log, from spools and recordings",
     "doctor": "Say what is here and what is not, and whether sampling works",
     "completion": "Print what makes a shell complete this command",
