@@ -103,7 +103,7 @@ def test_every_verb_has_its_section_in_the_documentation(verb):
     ("arguments", "said"),
     [
         (("docter",), "did you mean doctor?"),
-        (("nonsense",), "there are recover, doctor"),
+        (("nonsense",), "there are run, report"),
         (("--nonsense",), "--nonsense"),
         (("doctor", "--nonsense"), "(for help: sysmetrics-native doctor --help)"),
         (("doctor", "one", "two"), "(for help: sysmetrics-native doctor --help)"),
