@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
     import importlib.metadata
     import platform
 
-    name, reason = _backend()
+    name, reason = chosen_backend()
     known = known_sources(name)
     return {
         "version": importlib.metadata.version("sysmetrics-native"),
@@ -47,12 +47,19 @@ def describe() -> dict[str, Any]:
             "known": list(known),
             "default": [source for source, is_default in known.items() if is_default],
         },
-        "gpu": _gpu(_inventory(name)),
+        "gpu": gpu_facts(find_gpus(name)),
     }
 
 
-def _backend() -> tuple[str, str]:
-    """The backend that a sampler would have, and why."""
+# ---- its parts, for those who have only some of them -------------------------------------------
+
+
+def chosen_backend() -> tuple[str, str]:
+    """The backend that a sampler would have, and why.
+
+    Raises:
+        ValueError: the option `backend` is not allowed.
+    """
     choice: str = settings.option("backend")
     if choice == "psutil":
         return "psutil", f"{settings.spelling('backend')} is psutil"
@@ -70,7 +77,7 @@ def _why_not_native() -> str:
 
 
 def known_sources(backend: str) -> Mapping[str, bool]:
-    """Every source of a backend, by its name, and whether it is part of ``default``."""
+    """Every source of a backend, and whether it is part of `default`."""
     if backend == "native":
         from sysmetrics_native.backends import native
 
@@ -80,7 +87,12 @@ def known_sources(backend: str) -> Mapping[str, bool]:
     return psutil.known_sources()
 
 
-def _inventory(backend: str) -> Inventory:
+def find_gpus(backend: str) -> Inventory:
+    """The GPUs as a backend finds them; at most 10 s.
+
+    Raises:
+        ValueError: the option `sysfs_path` is not allowed.
+    """
     if backend == "native":
         from sysmetrics_native.backends import native_gpus
 
@@ -90,7 +102,12 @@ def _inventory(backend: str) -> Inventory:
     return python_gpus.gpu_inventory()
 
 
-def _gpu(inventory: Inventory) -> dict[str, Any]:
+def gpu_facts(inventory: Inventory) -> dict[str, Any]:
+    """The entry ``gpu`` of `describe`.
+
+    Raises:
+        ValueError: the option `gpus` is not allowed.
+    """
     choice: gpus.Choice = settings.option("gpus")
     problem = None
     try:

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 
 from sysmetrics_native import catalog, private_files
 from sysmetrics_native.endings import how_it_ended
-from sysmetrics_native.recorder import recordings_folder
+from sysmetrics_native.recorder import close_file, recordings_folder
 from sysmetrics_native.recording import Recording
+from sysmetrics_native.recording_file import DELIVERED, WRITING, RecordingError, read_header
 from sysmetrics_native.recording_file import SUFFIX as RECORDING_SUFFIX
-from sysmetrics_native.recording_file import RecordingError
 from sysmetrics_native.spool import SUFFIX as SPOOL_SUFFIX
 from sysmetrics_native.spool import SpoolError, SpoolFile, spool_folder
 
@@ -188,6 +188,60 @@ def find_leftovers(path: str | None, spool_dir: str | None) -> Iterator[Leftover
             continue
         if leftover is not None:
             yield leftover
+
+
+class Found(NamedTuple):
+    """A file that a run has left, or is still writing; not read, but for its header."""
+
+    path: str
+    kind: str
+    """``spool`` or ``recording``."""
+    size: int
+    """Bytes."""
+    state: str
+    """``waiting`` (for `recover`), ``in use``, ``done`` (nobody needs it), or ``unreadable``."""
+
+
+def look_around(spool_dir: str | None) -> Iterator[Found]:
+    """What lies in the folders of spools and recordings, at the cost of opening each file.
+
+    For a process that writes none of them: to look at a lock of its own would open it.
+
+    Args:
+        spool_dir: the option of this name.
+    """
+    for path, suffix in _files(None, spool_dir):
+        is_spool = suffix == SPOOL_SUFFIX
+        try:
+            file = private_files.open_file(path)
+        except OSError:
+            yield Found(path, "spool" if is_spool else "recording", 0, "unreadable")
+            continue
+        try:
+            size = os.fstat(file).st_size
+            state = _state_of_spool(file) if is_spool else _state_of_recording(file, path)
+        except (OSError, RecordingError):
+            state = "unreadable"
+        finally:
+            close_file(file)
+        yield Found(path, "spool" if is_spool else "recording", size, state if size else "done")
+
+
+def _state_of_spool(file: int) -> str:
+    """It is removed when all of it was sent, and locked while somebody is at work on it."""
+    return "in use" if private_files.is_locked(file) else "waiting"
+
+
+def _state_of_recording(file: int, path: str) -> str:
+    if os.fstat(file).st_size == 0:  # its process was killed before it wrote a word
+        return "done"
+    header = read_header(file, path)
+    if header.state == WRITING and (
+        header.description.writer.is_alive() or private_files.is_locked(file)
+    ):
+        return "in use"
+    is_done = header.state == DELIVERED or header.description.run is None
+    return "done" if is_done else "waiting"
 
 
 def _files(path: str | None, spool_dir: str | None) -> Iterator[tuple[str, str]]:

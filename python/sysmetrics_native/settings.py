@@ -17,6 +17,9 @@ from sysmetrics_native import catalog, gpus
 
 ENVIRONMENT_PREFIX = "SYSMETRICS_NATIVE_"
 
+DEBUG = f"{ENVIRONMENT_PREFIX}DEBUG"
+"""Not an option: makes the command line show where an unexpected error came from."""
+
 MLFLOW_ENABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 MLFLOW_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 MLFLOW_SAMPLES = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
@@ -362,6 +365,49 @@ def _variable(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
+class Setting(NamedTuple):
+    """One option, or one of MLflow's switches, as it is now."""
+
+    name: str
+    """Of the option; of a switch of MLflow's the variable."""
+    value: Any
+    """What is in force; `None` where nothing is, or where it is not allowed."""
+    origin: str
+    """``default``, ``configure()``, or the environment variable that says it."""
+    problem: str
+    """Why the value is not allowed; empty if it is."""
+
+
+def in_force() -> tuple[Setting, ...]:
+    """Every option and every switch of MLflow's that matters here. What is wrong is in them."""
+    return (
+        *(_in_force(name) for name in _OPTIONS),
+        *(_mlflow_in_force(variable) for variable in _MLFLOW_SWITCHES),
+    )
+
+
+def _in_force(name: str) -> Setting:
+    origin = "default"
+    if name in _configured:
+        origin = "configure()"
+    elif _variable(name) in os.environ:
+        origin = _variable(name)
+    try:
+        return Setting(name, option(name), origin, "")
+    except ValueError as error:
+        return Setting(name, None, origin, str(error))
+
+
+def unknown_variables() -> tuple[str, ...]:
+    """Variables of the environment that look like options and are none."""
+    known = {*map(_variable, _OPTIONS), DEBUG}
+    return tuple(
+        name
+        for name in sorted(os.environ)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    )
+
+
 def resolve_sources(
     names: Iterable[str], known: Mapping[str, bool], option_name: str = "sources"
 ) -> tuple[str, ...]:
@@ -395,6 +441,28 @@ def resolve_sources(
 
 
 # ---- MLflow's own switches ----------------------------------------------------------------------
+
+
+_MLFLOW_SWITCHES: Mapping[str, _Option] = {
+    MLFLOW_ENABLE: _Option(_parse_bool, False),
+    MLFLOW_INTERVAL: _Option(parse_interval, 10.0),
+    MLFLOW_SAMPLES: _Option(parse_samples, 1),
+    MLFLOW_NODE_ID: _Option(_parse_node_id, None),
+    MLFLOW_PROCESS: _Option(_parse_bool, False),
+    MLFLOW_PROCESS_CHILDREN: _Option(_parse_bool, True),
+}
+"""With MLflow's own defaults."""
+
+
+def _mlflow_in_force(variable: str) -> Setting:
+    parse, default = _MLFLOW_SWITCHES[variable]
+    text = os.environ.get(variable)
+    if text is None or (variable == MLFLOW_NODE_ID and not text):
+        return Setting(variable, default, "default", "")
+    try:
+        return Setting(variable, parse(variable, text), variable, "")
+    except ValueError as error:
+        return Setting(variable, None, variable, str(error))
 
 
 def mlflow_interval(argument: object) -> float:

@@ -50,7 +50,7 @@ _MODULES = {"numpy": "NumPy", "pyarrow": "PyArrow"}
 
     Exit status: 0 if it was written, 1 if it could not be, 2 for wrong usage.""",
 )
-@click.argument("what", metavar="RUN_ID|PATH")
+@click.argument("what", metavar="RUN_ID|PATH", type=click.Path())
 @click.option(
     "--format",
     "form",

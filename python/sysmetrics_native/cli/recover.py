@@ -144,7 +144,7 @@ def _row(
 def _progress() -> Iterator[Show]:
     """A bar for each file while it is sent: on the error output, and only on a terminal."""
     console = Console(stderr=True, markup=False)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    progress = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
 
     def show(leftover: Leftover) -> recovery.Report:
         task = progress.add_task(leftover.run_id, total=None)

@@ -28,7 +28,7 @@ _ARTIFACT_FOLDER, _ARTIFACT_NAME = "system_metrics", "report.html"
 
     Exit status: 0 if the page was written, 1 if it could not be, 2 for wrong usage.""",
 )
-@click.argument("what", metavar="RUN_ID|PATH")
+@click.argument("what", metavar="RUN_ID|PATH", type=click.Path())
 @click.option(
     "-o",
     "--output",
