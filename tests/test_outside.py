@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import pytest
 
@@ -49,6 +49,24 @@ def fail(*_: object) -> NoReturn:
     raise RuntimeError("can't start new thread")
 
 
+@pytest.fixture
+def ends_monitoring() -> Iterator[None]:
+    """Where its monitoring has failed a program goes on to its end, and samples until then."""
+    made: list[outside._Monitoring] = []
+    real, finish = outside._Monitoring.__init__, outside._Monitoring.finish
+
+    def init(self: outside._Monitoring, *arguments: Any, **options: Any) -> None:
+        made.append(self)
+        real(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outside._Monitoring, "__init__", init)
+        yield
+    for one in made:
+        finish(one)
+
+
+@pytest.mark.usefixtures("ends_monitoring")
 @pytest.mark.parametrize(
     "part",
     ["_Monitoring.start", "_Monitoring._begin", "_Monitoring.finish", "_Traces.look", "_wait_for"],

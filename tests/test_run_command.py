@@ -428,7 +428,15 @@ def test_ctrl_c_that_kills_the_command(terminal: Callable[..., Terminal]) -> Non
 
 
 def test_ctrl_z_and_on_again(terminal: Callable[..., Terminal]) -> None:
-    one = terminal("--", *SHELL, "echo ready; sleep 1; echo still here; read word; echo $word")
+    # No shell: one that is stopped between vfork and exec of its child cannot stop itself.
+    program = """
+        import time
+        print("ready", flush=True)
+        time.sleep(1)
+        print("still here", flush=True)
+        print(input())
+    """
+    one = terminal("--", *python(program))
     one.wait_for("ready")
     one.type(b"\x1a")
     one.wait_for("[stopped by SIGTSTP]")
