@@ -71,17 +71,19 @@ wheel-pure: check-python dist/.pure ## Builds the wheel without the C core, for 
 	@cat dist/.pure
 
 test-pure: check-python .venvs/pure/.ready ## Runs pytest on the wheel without the C core
-	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest -m 'not long' $(ARGS)
+	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest -m 'not long and not once' $(ARGS)
+	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
 
 test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the oldest supported MLflow
-	.venvs/oldest/bin/python -m pytest -m 'not long and not driver' $(ARGS)
+	.venvs/oldest/bin/python -m pytest -m 'not long and not once' $(ARGS)
 	.venvs/oldest/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
 
 test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-oldest and test-pure side by side
 	@$(call two_at_a_time,test-oldest test-pure)
 
-test-versions: check dist/.native ## Runs pytest, without MLflow, on every supported Python there is
-	@found=; for version in $(VERSIONS); do \
+# The main run has the Python that make was given, test-oldest has 3.10.
+test-versions: check dist/.native ## Runs pytest, without MLflow, on the supported Pythons that no other target has
+	@found=; for version in $(filter-out 3.10 $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),$(VERSIONS)); do \
 		if scripts/find-python $$version >/dev/null; then found="$$found test-on-$$version"; \
 		elif [ -n "$$CI" ]; then echo "make: needs Python $$version too, where CI is set" >&2; exit 1; \
 		else echo "make: there is no Python $$version here: not tested with it"; fi; \
@@ -150,7 +152,7 @@ endef
 	$(call environment,scripts/find-python 3.$*,test-light)
 
 test-on-3.%: .venvs/3.%/.ready
-	.venvs/3.$*/bin/python -m pytest -m 'not long and not driver' $(ARGS)
+	.venvs/3.$*/bin/python -m pytest -m 'not long and not once' $(ARGS)
 
 # ---- builds ------------------------------------------------------------------
 

@@ -35,15 +35,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _LOCK = Path(__file__).parent.parent / "build" / "alone.lock"
 
-_STAND_INS = {"gpus", "amd_gpus", "rocm_path"}
-"""Fixtures of tests that run on them."""
+_HERE = Path(__file__).parent
+_ONCE_BY_FIXTURE = {"gpus", "amd_gpus", "rocm_path"}
+"""Programs on stand-ins for GPU drivers."""
+_ONCE_BY_FILE = (
+    *("test_truth", "test_big_machine", "test_hanging_disk", "test_governor"),
+    *("test_export", "test_report", "test_timeline", "test_verdict", "test_top"),
+    *("test_run_command", "test_doctor", "test_cli"),
+)
+"""The kernel, and what is done with what was logged or recorded."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests of GPUs, and skips those of the C core where that is said to be missing."""
+    """Marks what is tested once, and skips tests of the C core where that is said to be missing."""
     for item in items:
-        if _STAND_INS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.driver)
+        by_fixture = _ONCE_BY_FIXTURE & set(getattr(item, "fixturenames", ()))
+        by_file = item.path.parent == _HERE and item.path.name.startswith(_ONCE_BY_FILE)
+        if by_fixture or by_file:
+            item.add_marker(pytest.mark.once)
     if "native" in BACKENDS:
         return
     skip = pytest.mark.skip(reason="needs the C core, which this installation is built without")

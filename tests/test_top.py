@@ -430,9 +430,11 @@ def test_keys(writer, tmp_path, start):
     terminal.press("-")
     terminal.wait_for("(60 s)")
     terminal.press("p")
-    stood = terminal.wait_for("paused")
+    terminal.wait_for("paused")
+    time.sleep(0.6)  # the rest of that frame
+    stood = terminal.wait_for("paused")[1:16]
     time.sleep(0.6)
-    assert terminal.screen[1:16] == stood[1:16]
+    assert terminal.wait_for("paused")[1:16] == stood
     terminal.press("p")
     terminal.wait_for(lambda screen: "live" in screen[0], "that it goes on")
     terminal.press("\x1b[D")
