@@ -24,7 +24,7 @@ MAKEFLAGS += --no-print-directory
 # The goals print as they go, and the last one, pytest, has the last word.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-python test-c lint types format catalogue bench wheel wheel-pure \
+.PHONY: help demo test test-python test-c lint types format catalogue screenshots bench wheel wheel-pure \
 	test-pure test-oldest test-elsewhere test-versions clean check check-python check-cc
 
 # $(call two_at_a_time,goals): what waits most of the time; the output of each comes when it has ended.
@@ -60,6 +60,9 @@ format: check-python .venv/.lint ## Formats the Python and the C code
 
 catalogue: check .venv/.package ## Writes docs/metrics.md from the sources' own tables
 	$(BIN)/python -m scripts.write_catalogue
+
+screenshots: check .venv/.test .venv/.package ## Takes the pictures of docs/pictures (Debian: chromium, fonts-dejavu-core)
+	$(BIN)/python -m scripts.take_screenshots
 
 bench: check .venv/.bench .venv/.package ## Runs the benchmarks; ARGS=... is passed on
 	$(BIN)/python -m benchmarks $(ARGS)
