@@ -29,9 +29,11 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize="CI" in
 hypothesis.settings.load_profile("tests")
 
 
-# Shells ignore it for what they start in the background, and then so would programs of the tests.
+# Shells ignore them for what they start in the background, and then so would programs of the tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _LOCK = Path(__file__).parent.parent / "build" / "alone.lock"
 

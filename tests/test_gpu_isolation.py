@@ -28,7 +28,7 @@ SHARE = "power_usage_percentage"
 def assert_host_is_unharmed(sampled: Sampled) -> None:
     """Every tick was taken, on a machine that may be busy; none lacks what is not of a GPU."""
     ticks, missed = sampled.stats["ticks"], sampled.stats["missed"]
-    assert missed <= ticks // 5
+    assert missed <= ticks // 2
     for window in sampled.whole:
         assert window.mean("system_memory_usage_megabytes") is not None
         assert window.mean("cpu_utilization_percentage") is not None
@@ -425,7 +425,7 @@ def test_somebody_else_shuts_the_library_down(gpus: FakeGpus, backend: str) -> N
     library = ctypes.CDLL("libnvidia-ml.so.1")
     while library.nvmlShutdown() == 0:
         pass
-    for _ in range(8):
+    for _ in range(15):
         take(sampler.next_window(30.0))
     """
     sampled = sample(gpus, 1, backend=backend, during=shut_down, **CPU_AND_GPU)
