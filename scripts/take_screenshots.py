@@ -66,7 +66,9 @@ def on_terminal(*arguments: str | Path) -> str:
     os.close(ours)
     if command.wait() != 0:
         raise SystemExit(f"{arguments[0]} failed")
-    return written.decode()
+    text = written.decode().replace("\r\n", "\n")
+    # Where this machine has its Python is nobody's business.
+    return text.replace(str(COMMAND), COMMAND.name).replace(sys.executable, "python")
 
 
 def photograph(
@@ -93,7 +95,7 @@ def photograph(
 def photograph_text(browser: Browser, text: str, name: str, folder: Path) -> None:
     """Text with the colors of a terminal."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(text.replace("\r\n", "\n").rstrip()))
+    console.print(Text.from_ansi(text.rstrip()))
     look = "background:#111;color:#ddd;font-size:13px;line-height:1.15;margin:0;padding:12px"
     pre = f'<pre style="font-family:DejaVu Sans Mono,monospace;{look}"><code>{{code}}</code></pre>'
     page = folder / f"{name}.html"
@@ -120,7 +122,8 @@ def take(browser: Browser, server: Server, folder: Path) -> None:
     photograph_text(browser, on_terminal("top", "--once", recording), "top.png", folder)
     if job.wait() != 0:
         raise SystemExit("the job failed")
-    photograph_text(browser, on_terminal("doctor"), "doctor.png", folder)
+    sources = on_terminal("doctor").split("Machine", 1)[0]  # the rest is about this very machine
+    photograph_text(browser, sources, "doctor.png", folder)
 
     page = folder / "report.html"
     (run,) = MlflowClient(server.uri).search_runs(["0"])
