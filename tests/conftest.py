@@ -32,8 +32,9 @@ hypothesis.settings.load_profile("tests")
 # Shells ignore them for what they start in the background, and then so would programs of the tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for _name in ("SIGHUP", "SIGQUIT"):
+    if hasattr(signal, _name):
+        signal.signal(getattr(signal, _name), signal.SIG_DFL)
 
 _LOCK = Path(__file__).parent.parent / "build" / "alone.lock"
 
