@@ -148,7 +148,9 @@ def test_a_run_of_ours_has_in_every_format_what_was_logged(database, tmp_path):
     units = {series["name"]: series["unit"] for series in document["series"]}
     assert units[f"{CPU}_max"] == "percentage"
 
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="pyarrow, of the extra `export`, is not installed"
+    )
     file = tmp_path / "run.parquet"
     done = export(run_id, "-o", file, "--tracking-uri", database)
     assert done.returncode == 0
