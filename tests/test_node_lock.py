@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -156,6 +157,31 @@ def test_a_place_that_is_not_ours_is_passed_by(
     assert lock.take()
     assert [path.name for path in elsewhere.iterdir()] == [f"sysmetrics-native-{os.getuid()}.lock"]
     lock.release()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_where_no_file_can_be_made_each_process_has_it(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(path: str, **_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("sysmetrics_native.private_files.open_file", refuse)
+    lock = NodeLock(URI, "run", None)
+    assert lock.take()
+    lock.release()
+
+
+def test_where_there_are_no_locks_each_process_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = open_files()
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    lock = NodeLock(URI, "run", None)
+    assert lock.take()
+    lock.release()
+    assert open_files() == before
 
 
 def test_without_any_place_each_process_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_ranks_of_mpi_that_share_a_node_agree_and_others_do_not(
             "OMPI_COMM_WORLD_RANK": str(rank),
             "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
         }
-        ids.setdefault(node, set()).add(nodes.node_id(environ, lambda name=f"host{node}": name))
+        ids.setdefault(node, set()).add(nodes.node_id(environ, f"host{node}".strip))
     assert ids == {node: {f"host{node}"} for node in range(len(sizes))}
 
 

@@ -20,6 +20,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 from sysmetrics_native import private_files
 
@@ -96,7 +97,8 @@ class NodeLock:
                 return
             del _locks.holders[self._offset]
             if _locks.file is not None:
-                fcntl.lockf(_locks.file, fcntl.LOCK_UN, 1, self._offset)
+                with suppress(OSError):  # a file system without locks
+                    fcntl.lockf(_locks.file, fcntl.LOCK_UN, 1, self._offset)
             _close_if_unused()
 
 
@@ -105,13 +107,24 @@ def _lock_byte(offset: int) -> bool:
     try:
         if _locks.file is None:
             _locks.file = _open_file()
-        fcntl.lockf(_locks.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-    except (BlockingIOError, PermissionError):
-        return False
+        return _try_lock(_locks.file, offset)
     except OSError as error:
         if not _locks.has_told:
             _locks.has_told = True
             _logger.info("Each process of a run samples this node for itself: %s", error)
+        return True
+
+
+def _try_lock(file: int, offset: int) -> bool:
+    """Whether nobody else has the byte.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+    except (BlockingIOError, PermissionError):
+        return False
     return True
 
 
