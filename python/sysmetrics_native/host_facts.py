@@ -11,7 +11,8 @@ CLOCK_TAG = "clock_offset_seconds"
 
 _MAX_TAG_LENGTH = 500
 """What the oldest release of MLflow takes."""
-_LONGEST_TEXT = 80
+_LONGEST_TEXTS = (80, 40, 10)
+"""Of one fact: the first with which all of them fit."""
 _ENOUGH_BYTES = 4096
 _GPU_DRIVERS = ("nvidia", "amdgpu")
 """Modules of the kernel."""
@@ -51,13 +52,16 @@ def _facts(procfs_path: str, sysfs_path: str) -> tuple[tuple[str, str | int | fl
 
 
 def _encode(facts: tuple[tuple[str, str | int | float | None], ...]) -> str:
-    known = {
-        name: value[:_LONGEST_TEXT].strip() if isinstance(value, str) else value
-        for name, value in facts
-        if value not in (None, "")
-    }
-    text = json.dumps(known, separators=(",", ":"))
-    return text if len(text) <= _MAX_TAG_LENGTH else "{}"
+    for longest in _LONGEST_TEXTS:
+        known = {
+            name: value[:longest].strip() if isinstance(value, str) else value
+            for name, value in facts
+            if value not in (None, "")
+        }
+        text = json.dumps(known, separators=(",", ":"))
+        if len(text) <= _MAX_TAG_LENGTH:
+            return text
+    return "{}"
 
 
 def _cpu_model(procfs_path: str) -> str:
