@@ -105,7 +105,7 @@ class SystemMetricsMonitor:
         self._finish_by: float | None = None
         self._is_finished = False
         self._leaving = threading.Event()
-        self._beginning = threading.Lock()  # held while it becomes this monitor's turn, or never
+        self._beginning = threading.RLock()  # held while it becomes this monitor's turn, or never
         self._has_turn = False
         self._is_inert = pid == 0 and monitored_run.is_monitored_outside(run_id)
         if not self._is_inert:
@@ -165,22 +165,22 @@ class SystemMetricsMonitor:
             return
         try:
             termination.watch(self.finish, self._shutdown_timeout)
-            self._has_turn = self._turn.take()
-            if self._has_turn:
+            is_first = self._has_turn = self._turn.take()
+            if is_first:
                 self._begin()
             else:
                 self._prepare_to_wait()
-            thread = Thread(THREAD_NAME, self._drain if self._has_turn else self._wait)
+            thread = Thread(THREAD_NAME, self._drain if is_first else self._wait)
             thread.start()
         except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
             self._give_up(error)
             return
         self._thread = thread
         atexit.register(self.finish)
-        if self._has_turn:
+        if is_first:
             _logger.info("Started monitoring system metrics.")
         else:
-            _logger.info("Another process of this node monitors run %s.", self._run_id)
+            _logger.info("Run %s is monitored by another one on this node.", self._run_id)
 
     def _begin(self) -> None:
         self._sampler.start()

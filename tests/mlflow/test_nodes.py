@@ -18,7 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import sysmetrics_native
-from sysmetrics_native import SystemMetricsMonitor, Window, monitor_run
+from sysmetrics_native import Sampler, SystemMetricsMonitor, Window, monitor_run
 from sysmetrics_native.nodes import VARIABLES
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import DEFAULT_KEYS, Logged, monitor_of
@@ -226,6 +226,52 @@ def test_who_waits_asks_the_server_nothing_and_leaves_at_once(job: Job, proxy: P
         monitor.finish()
     first.finish()
     assert "get" not in proxy.names()[before:]
+    assert job.logged.windows() >= 1
+
+
+def test_a_monitor_that_cannot_go_on_leaves_it_to_others(
+    job: Job, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Sampler) -> None:
+        raise OSError("no further thread")
+
+    first = SystemMetricsMonitor(job.run_id, 0.1, 2, tracking_uri=job.uri)
+    first.start()
+    second = SystemMetricsMonitor(job.run_id, 0.1, 2, tracking_uri=job.uri)
+    second.start()
+    job.logged.wait_for(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "start", fail)
+        first.finish()
+        wait_until(lambda: warnings, "the attempt")
+    with monitor_run(job.run_id, 0.1, 2, tracking_uri=job.uri):
+        job.logged.wait_for(len(job.logged.steps()) + 2)
+    before = time.monotonic()
+    second.finish()
+    assert time.monotonic() - before < 5, "it waits for nothing that was not begun"
+    assert warnings == ["Failed to start monitoring system metrics: no further thread"]
+    assert job.logged.windows() >= 3
+
+
+def test_a_forked_child_of_one_that_waits(job: Job) -> None:
+    """Does not go on, and is not held up."""
+    rank = job.start("""
+first, second = (SystemMetricsMonitor(run_id) for _ in range(2))
+first.start()
+second.start()
+pid = os.fork()
+if pid == 0:
+    second.finish()
+    second.start()
+    assert len(os.listdir("/proc/self/task")) == 1
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+time.sleep(0.6)
+first.finish()
+second.finish()
+""")
+    outcome = rank.outcome()
+    assert (outcome.output, outcome.status) == ("7\n", 0), outcome.errors
     assert job.logged.windows() >= 1
 
 
