@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import hypothesis
 import pytest
 
-from sysmetrics_native import Sampler, settings
+from sysmetrics_native import Sampler, nodes, settings
 from sysmetrics_native.backends import is_native_built
 from tests.fake_gpus import AMD_SMI, FakeGpus, build
 from tests.hanging_mount import HangingMount
@@ -73,6 +73,7 @@ def clean_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
             "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
             "MLFLOW_TRACKING_URI",
             "MLFLOW_RUN_ID",
+            *nodes.VARIABLES,
         ):
             monkeypatch.delenv(name)
     # How fast a machine is does not decide what a test sees; those of the governor say theirs.

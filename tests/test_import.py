@@ -32,6 +32,7 @@ PUBLIC = [
     "enable_system_metrics_logging",
     "install",
     "is_installed",
+    "monitor_run",
     "set_system_metrics_node_id",
     "set_system_metrics_samples_before_logging",
     "set_system_metrics_sampling_interval",

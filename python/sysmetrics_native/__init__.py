@@ -1,7 +1,7 @@
 """MLflow's system metrics from a native thread: faster, truthful, and nothing lost."""
 
 from sysmetrics_native.describe import describe
-from sysmetrics_native.monitor import SystemMetricsMonitor
+from sysmetrics_native.monitor import SystemMetricsMonitor, monitor_run
 from sysmetrics_native.plugin import install, is_installed, uninstall
 from sysmetrics_native.sampler import Sampler
 from sysmetrics_native.settings import (
@@ -29,6 +29,7 @@ __all__ = [
     "enable_system_metrics_logging",
     "install",
     "is_installed",
+    "monitor_run",
     "set_system_metrics_node_id",
     "set_system_metrics_samples_before_logging",
     "set_system_metrics_sampling_interval",

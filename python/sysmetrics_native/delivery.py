@@ -28,6 +28,7 @@ from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_SUCH_RUN,
     NO_TAGS,
+    Tracking,
     absolute_uri,
     connect,
     error_code,
@@ -87,6 +88,8 @@ class Delivery:
         on_run_over: called on the delivery thread when the run has ended or takes no more.
         heeds_status: whether the run has ended when the server says so. Not so where it is
             somebody else who knows.
+        clock_tag: the tag that says how far this machine's clock is ahead of the server's; it goes
+            with the first metrics after an answer that told. Empty for none.
     """
 
     def __init__(
@@ -100,11 +103,13 @@ class Delivery:
         on_run_over: Callable[[], object],
         tags: Mapping[str, str] = NO_TAGS,
         heeds_status: bool = True,
+        clock_tag: str = "",
     ) -> None:
         self._run_id = run_id
         self._tracking_uri = resolve_uri(tracking_uri)
         self._recorded_uri = uri_for_files(self._tracking_uri)
         self._tags = tags
+        self._clock_tag = clock_tag
         self._spool_dir = spool_dir
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
@@ -114,6 +119,7 @@ class Delivery:
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
+        self._succeeds_another = False
         self.was_refused = False
         """Whether the server took no more, and that was said."""
         self._last_error = ""
@@ -134,14 +140,23 @@ class Delivery:
 
     # ---- for the monitor ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread."""
+    def prepare(self) -> None:
+        """Load what the thread needs, for a `start` on a thread of ours."""
         # Here and not there: a child that is forked while another thread imports a module waits for
         # ever when it imports it, too. Nor may anything be imported at the interpreter's exit.
         importlib.import_module("tenacity")
         load_modules()
         self._find_place()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.prepare()
         self._thread.start()
+
+    def succeed_another(self) -> None:
+        """Go on where another process has stopped, if the run has not ended; before `start`."""
+        self._first_step = None
+        self._succeeds_another = True
 
     def put(self, timestamp_ms: int, metrics: Mapping[str, float]) -> None:
         """Hand over a window; waits while there is room for it neither on disk nor in memory."""
@@ -248,9 +263,12 @@ class Delivery:
         log = RunLog(tracking, self._run_id, self._first_step, self._tags)
         next_check = time.monotonic() + self._check_seconds
         while True:
-            batch = self._next_batch(next_check)
+            batch = self._next_batch(next_check, MAX_METRICS_PER_BATCH - log.waiting_tags())
             if batch:
+                if self._succeeds_another and log.first_step is None:
+                    self._go_on(log)
                 self._request(partial(log.send, batch))
+                self._note_clock(tracking, log)
                 self._take_off(batch, log.first_step)
             elif self._is_complete and not self._backlog:
                 return
@@ -258,7 +276,26 @@ class Delivery:
                 next_check = time.monotonic() + self._check_seconds
                 self._request(partial(self._check_status, log))
 
-    def _next_batch(self, next_check: float) -> list[WaitingWindow]:
+    def _go_on(self, log: RunLog) -> None:
+        """Find out where the process before has stopped.
+
+        Raises:
+            _RunOverError: it has stopped because the run has ended.
+        """
+        state = self._request(log.state)
+        if state.status != "RUNNING" and self._heeds_status:
+            self._discards = True
+            self._backlog.clear()
+            raise _RunOverError
+        log.first_step = state.next_step()
+
+    def _note_clock(self, tracking: Tracking, log: RunLog) -> None:
+        """Once; no request is made for it."""
+        if self._clock_tag and tracking.clock_offset_seconds is not None:
+            log.add_tags({self._clock_tag: f"{tracking.clock_offset_seconds:.1f}"})
+            self._clock_tag = ""
+
+    def _next_batch(self, next_check: float, most_metrics: int) -> list[WaitingWindow]:
         """Windows to be sent now; none when it is time to look at the run, or at the end."""
         with self._changed:
             while not self._is_complete and not self._is_over and not self._is_due():
@@ -270,7 +307,7 @@ class Delivery:
             if self._is_over:
                 raise _RunOverError
             is_due = self._is_due()
-        return self._backlog.oldest(MAX_METRICS_PER_BATCH) if is_due else []
+        return self._backlog.oldest(most_metrics) if is_due else []
 
     def _is_due(self) -> bool:
         """Whether there are windows that need not linger."""

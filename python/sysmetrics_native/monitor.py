@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sysmetrics_native import catalog, monitored_run, settings, termination
 from sysmetrics_native.delivery import (
@@ -27,6 +29,11 @@ _logger = logging.getLogger("sysmetrics_native")
 
 THREAD_NAME = "SystemMetricsMonitor"
 
+LOOKS_PER_WINDOW = 4
+LOOK_SECONDS = (0.05, 1.0)
+"""Whether the monitor of another process is still there is seen so often in a window, within these
+bounds."""
+
 _LOCAL_PATIENCE_SECONDS = 0.5  # less than the grace of `termination`, which bounds it all
 
 
@@ -45,6 +52,9 @@ class SystemMetricsMonitor:
     the exit of the interpreter. Of a run that `sysmetrics-native run` monitors from outside it does
     nothing in that command's processes.
 
+    Of all monitors of a run on one node one samples. The others wait, and when that one finishes or
+    its process dies while the run goes on, another goes on behind its last step.
+
     Args:
         run_id: the run to log to.
         sampling_interval: seconds between two samples, 0.001 to 3600;
@@ -53,7 +63,8 @@ class SystemMetricsMonitor:
             ``MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING`` beats it.
         resume_logging: go on behind the largest step that a system metric of the run has.
         node_id: part of the keys that tells this node from others (``system/<node_id>/…``);
-            ``MLFLOW_SYSTEM_METRICS_NODE_ID`` beats it.
+            ``MLFLOW_SYSTEM_METRICS_NODE_ID`` beats it. Unless given, and in a job of several nodes,
+            it comes from the launcher.
         tracking_uri: the tracking server; what `mlflow.set_tracking_uri` says unless given.
         pid: another process to monitor from outside, with its descendants: the sources ``process``
             and ``container`` are about it. What the run's status says does not matter then, because
@@ -93,25 +104,37 @@ class SystemMetricsMonitor:
         self._finishing = threading.RLock()
         self._finish_by: float | None = None
         self._is_finished = False
+        self._leaving = threading.Event()
+        self._beginning = threading.RLock()  # held while it becomes this monitor's turn, or never
+        self._has_turn = False
         self._is_inert = pid == 0 and monitored_run.is_monitored_outside(run_id)
         if not self._is_inert:
             self._prepare(resume_logging, tracking_uri)
 
     def _prepare(self, resume_logging: bool, tracking_uri: str | None) -> None:
         """Open the sources, and what the windows go through."""
+        # Not above: every `import mlflow` would pay for these, whether a run is monitored or not.
+        from sysmetrics_native import host_facts, node_lock
+
         run_id = self._run_id
         tracking_uri = resolve_uri(tracking_uri)
+        tags = host_facts.host_tag(
+            self._key_prefix, settings.option("procfs_path"), settings.option("sysfs_path")
+        )
+        self._recorded_run = RecordedRun(
+            run_id=run_id,
+            tracking_uri=uri_for_files(tracking_uri),
+            key_prefix=self._key_prefix,
+            statistics=self._statistics,
+            first_step=None if resume_logging else 0,
+            tags=tags,
+        )
+        self._turn = node_lock.NodeLock(self._recorded_run.tracking_uri, run_id, self.node_id)
         self._sampler = Sampler(
             self.sampling_interval,
             self.samples_before_logging,
             pid=self._target,
-            recorded_run=RecordedRun(
-                run_id=run_id,
-                tracking_uri=uri_for_files(tracking_uri),
-                key_prefix=self._key_prefix,
-                statistics=self._statistics,
-                first_step=None if resume_logging else 0,
-            ),
+            recorded_run=self._recorded_run,
         )
         self._delivery = Delivery(
             run_id,
@@ -120,8 +143,9 @@ class SystemMetricsMonitor:
             window_seconds=self.sampling_interval * self.samples_before_logging,
             resume=resume_logging,
             on_run_over=self._on_run_over,
-            tags=identity_tags(self._sampler.gpus, self._key_prefix),
+            tags={**tags, **identity_tags(self._sampler.gpus, self._key_prefix)},
             heeds_status=self._target == 0,
+            clock_tag=self._key_prefix + host_facts.CLOCK_TAG,
         )
 
     @property
@@ -141,19 +165,81 @@ class SystemMetricsMonitor:
             return
         try:
             termination.watch(self.finish, self._shutdown_timeout)
-            self._sampler.start()
-            self._delivery.start()
-            thread = Thread(THREAD_NAME, self._drain)
+            is_first = self._has_turn = self._turn.take()
+            if is_first:
+                self._begin()
+            else:
+                self._prepare_to_wait()
+            thread = Thread(THREAD_NAME, self._drain if is_first else self._wait)
             thread.start()
         except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
-            _logger.warning("Failed to start monitoring system metrics: %s", error)
-            self._sampler.stop()
-            self._delivery.put_last()  # its thread, if it runs, has nothing to wait for
-            termination.unwatch(self.finish)
+            self._give_up(error)
             return
         self._thread = thread
         atexit.register(self.finish)
-        _logger.info("Started monitoring system metrics.")
+        if is_first:
+            _logger.info("Started monitoring system metrics.")
+        else:
+            _logger.info("Run %s is monitored by another one on this node.", self._run_id)
+
+    def _begin(self) -> None:
+        self._sampler.start()
+        self._delivery.start()
+
+    def _give_up(self, error: Exception) -> None:
+        _logger.warning("Failed to start monitoring system metrics: %s", error)
+        self._sampler.stop()
+        self._delivery.put_last()  # its thread, if it runs, has nothing to wait for
+        termination.unwatch(self.finish)
+        self._turn.release()
+
+    # ---- while another process of this node has the turn ----------------------------------------
+
+    def _prepare_to_wait(self) -> None:
+        """Load what a later `_begin` needs, which must not be imported on a thread."""
+        self._delivery.prepare()
+        importlib.import_module("sysmetrics_native.recorder")
+        if self._target != 0:  # of that process somebody wants to see windows all the same
+            self._sampler.record_for(None)  # which `recover` must not log beside the other's
+            self._sampler.start()
+
+    def _wait(self) -> None:
+        """Wait for the turn, and then do as if it had been ours from the beginning."""
+        if self._target != 0:
+            self._drain()
+            return
+        window_seconds = self.sampling_interval * self.samples_before_logging
+        shortest, longest = LOOK_SECONDS
+        pause = min(max(window_seconds / LOOKS_PER_WINDOW, shortest), longest)
+        while not self._leaving.wait(pause):
+            if self._takes_over():
+                self._drain()
+                return
+
+    def _takes_over(self) -> bool:
+        """Begin if the other one is gone, and this monitor is not about to go itself.
+
+        Returns:
+            Whether it has begun. If that failed there is a warning, and it is not tried again.
+        """
+        with self._beginning:
+            if self._leaving.is_set() or not self._turn.take():
+                return False
+            self._has_turn = True
+            self._delivery.succeed_another()
+            if self._target == 0:
+                self._sampler.record_for(self._recorded_run._replace(first_step=None))
+            try:
+                self._begin()
+            except Exception as error:  # noqa: BLE001  # the first law again
+                self._give_up(error)
+                self._has_turn = False
+                self._leaving.set()
+                return False
+        _logger.info("Went on to monitor run %s for another process of this node.", self._run_id)
+        return True
+
+    # ---- the end --------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Stop sampling and log what is left, the window that is open included.
@@ -178,9 +264,11 @@ class SystemMetricsMonitor:
             self._finish_by = time.monotonic() + self._shutdown_timeout
         try:
             self._stop_all(self._finish_by)
-            self._report()
+            if self._has_turn:
+                self._report()
         except Exception as error:  # noqa: BLE001  # the first law again
             _logger.warning("Failed to stop monitoring system metrics cleanly: %s", error)
+        self._turn.release()
         atexit.unregister(self.finish)
         termination.unwatch(self.finish)
 
@@ -188,9 +276,13 @@ class SystemMetricsMonitor:
         assert self._thread is not None  # finish() has looked
         # The option bounds the wait for the server; what this machine does itself takes moments.
         local_deadline = max(deadline, time.monotonic() + _LOCAL_PATIENCE_SECONDS)
+        self._leaving.set()
+        if self._beginning.acquire(timeout=_seconds_until(local_deadline)):
+            self._beginning.release()  # from here on it is nobody's turn that it was not before
         self._delivery.close(deadline)
         self._sampler.stop(_seconds_until(local_deadline))
-        self._delivery.wait(deadline)
+        if self._has_turn:
+            self._delivery.wait(deadline)
         self._thread.join(_seconds_until(local_deadline))
 
     def _report(self) -> None:
@@ -232,6 +324,7 @@ class SystemMetricsMonitor:
             return
         self._sampler.stop()
         if self._delivery.is_done() and self._finish_by is None:
+            self._turn.release()
             termination.unwatch(self.finish)
 
     def _drain(self) -> None:
@@ -242,7 +335,7 @@ class SystemMetricsMonitor:
             for window in self._sampler.windows(percentiles=percentiles):
                 if self._on_window is not None:
                     self._on_window(window)
-                if self._delivery.was_refused:
+                if self._delivery.was_refused or not (self._has_turn or self._takes_over()):
                     continue
                 metrics = catalog.metrics_of(window, schema, self._statistics)
                 values = {self._key_prefix + key: value for key, value in metrics}
@@ -251,6 +344,52 @@ class SystemMetricsMonitor:
             _logger.exception("Stopped monitoring system metrics")
             self._sampler.stop()
         self._delivery.put_last()
+
+
+@contextlib.contextmanager
+def monitor_run(
+    run_id: str,
+    sampling_interval: float = 10,
+    samples_before_logging: int = 1,
+    *,
+    node_id: str | None = None,
+    tracking_uri: str | None = None,
+) -> Iterator[None]:
+    """Monitor a run that another process has started, for as long as the block takes.
+
+    For the processes of a job that do not call `mlflow.start_run` themselves: each may do this,
+    one on each node samples. Steps go on behind those that the run has, so a process that was
+    started anew goes on as well. As in `mlflow.start_run` a setting that is not allowed is a
+    warning, and the block runs without system metrics.
+
+    ```python
+    with sysmetrics_native.monitor_run(run_id):
+        train()
+    ```
+
+    Args:
+        run_id: the run to log to.
+        sampling_interval, samples_before_logging, node_id, tracking_uri: as of
+            `SystemMetricsMonitor`.
+    """
+    monitor = None
+    try:
+        monitor = SystemMetricsMonitor(
+            run_id,
+            sampling_interval,
+            samples_before_logging,
+            resume_logging=True,
+            node_id=node_id,
+            tracking_uri=tracking_uri,
+        )
+        monitor.start()
+    except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
+        _logger.warning("Run %s goes on without system metrics: %s", run_id, error)
+    try:
+        yield
+    finally:
+        if monitor is not None:
+            monitor.finish()
 
 
 def _seconds_until(deadline: float) -> float:

@@ -195,7 +195,7 @@ def _begin(plan: Plan, backend: Backend) -> Recorder:
     layout = backend.layout
     run = plan.run
     if run is not None:
-        run = run._replace(tags=identity_tags(backend.gpus, run.key_prefix))
+        run = run._replace(tags={**run.tags, **identity_tags(backend.gpus, run.key_prefix)})
     description = Description(
         package=importlib.metadata.version("sysmetrics-native"),
         backend=backend.name,

@@ -56,6 +56,14 @@ class RunLog:
         self._in_doubt = False
         self._keys: dict[str, bool] = {}  # whether MLflow takes it
 
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Set these, too, with the next request that logs something."""
+        self._tags = {**self._tags, **tags}
+
+    def waiting_tags(self) -> int:
+        """How many tags the next request that logs something will set."""
+        return len(self._tags)
+
     def send(self, windows: Sequence[WaitingWindow]) -> None:
         """Log windows that follow those sent before.
 

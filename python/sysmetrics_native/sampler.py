@@ -161,6 +161,10 @@ class Sampler:
         )
         self._recorder = recorder.begin(plan, self._backend)
 
+    def record_for(self, run: RecordedRun | None) -> None:
+        """Say what the recording belongs to, if it is not what was said first; before `start`."""
+        self._recorded_run = run
+
     @property
     def recording_path(self) -> str | None:
         """The file that rows are recorded to; `None` when they are not."""

@@ -482,12 +482,27 @@ def mlflow_samples(argument: object) -> int:
 
 
 def mlflow_node_id(argument: str | None) -> str | None:
-    """The node id: MLflow's variable, then the argument, then the option `node_id`."""
+    """The node id: MLflow's variable, the argument, the option `node_id`, what `nodes` finds."""
     text = os.environ.get(MLFLOW_NODE_ID)
     if text:
         return _parse_node_id(MLFLOW_NODE_ID, text)
     value: str | None = option("node_id", argument or None)
-    return value
+    return value if value is not None else _node_of_job()
+
+
+def _node_of_job() -> str | None:
+    """Which node of a job of several this is, so that it is a part of keys."""
+    from sysmetrics_native import nodes  # not above: every `import mlflow` would pay for it
+
+    found = nodes.node_id(os.environ, _host_name)
+    # Whatever a launcher has put there is no reason to fail; of a host's name something is left.
+    return None if found is None else catalog.clean_node_id(found) or _host_name()
+
+
+def _host_name() -> str:
+    import socket  # it is loaded by everybody who talks to a server, and by nobody else
+
+    return catalog.clean_node_id(socket.gethostname()) or "host"
 
 
 def _mlflow_bool(variable: str, default: bool) -> bool:

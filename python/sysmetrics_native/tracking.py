@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ SYSTEM_PREFIX = "system/"
 _REQUEST_TIMEOUT_SECONDS = 30.0
 """Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
 _MODULES = (
+    "email.utils",
     "mlflow.entities",
     "mlflow.environment_variables",
     "mlflow.store.tracking.rest_store",
@@ -133,6 +135,33 @@ def absolute_uri(tracking_uri: str) -> str:
     return tracking_uri
 
 
+# ---- clocks -------------------------------------------------------------------------------------
+
+
+def clock_offset_seconds(server_date: str, before: float, after: float) -> float | None:
+    """How far this machine's clock is ahead of a server's, from one of its answers.
+
+    The header ``Date`` (RFC 9110) has whole seconds, cut off: it means half a second later, give or
+    take half a second; and it was made at some moment of the request, whose middle is taken. So the
+    result is right to within half a second and half of what the request took.
+
+    Args:
+        server_date: that header.
+        before: this machine's Unix time when the request was made.
+        after: and when the answer was there.
+
+    Returns:
+        Seconds, negative where this clock is behind; `None` if that is no date.
+    """
+    from email.utils import parsedate_to_datetime  # loaded by everybody who talks to a server
+
+    try:
+        server = parsedate_to_datetime(server_date).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return round((before + after) / 2 - (server + 0.5), 1)
+
+
 # ---- servers ------------------------------------------------------------------------------------
 
 
@@ -141,6 +170,9 @@ class Tracking:
 
     Its methods raise what MLflow raises; see `is_permanent`.
     """
+
+    clock_offset_seconds: float | None = None
+    """How far this machine's clock is ahead of the server's, once an answer has told."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
@@ -209,6 +241,7 @@ class _RestTracking(Tracking):
         timeout = _REQUEST_TIMEOUT_SECONDS
         if MLFLOW_HTTP_REQUEST_TIMEOUT.name in os.environ:
             timeout = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+        before = time.time()
         response = http_request(
             self._credentials(),
             endpoint,
@@ -218,6 +251,9 @@ class _RestTracking(Tracking):
             timeout=timeout,
             **arguments,
         )
+        if self.clock_offset_seconds is None:
+            date = response.headers.get("Date", "")
+            self.clock_offset_seconds = clock_offset_seconds(date, before, time.time())
         return verify_rest_response(response, endpoint).json()
 
 

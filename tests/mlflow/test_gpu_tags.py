@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -52,7 +53,7 @@ def tags_of(run_id: str, tracking_uri: str | None = None) -> dict[str, Any]:
     return {
         key.removeprefix("system/"): json.loads(value)
         for key, value in tags.items()
-        if key.startswith("system/")
+        if key.startswith("system/") and "gpu_" in key
     }
 
 
@@ -263,4 +264,5 @@ def test_a_recording_names_the_gpus(two_gpus: None, uses_database: str, tmp_path
     with Recording(tmp_path / "run.smnrec") as recording:
         assert recording.run is not None
         told = {key: json.loads(value) for key, value in recording.run.tags.items()}
+    assert told.pop("system/host")["logical_cores"] == os.cpu_count()
     assert told == {f"system/{key}": value for key, value in TOLD.items()}

@@ -29,6 +29,7 @@ def test_what_is_logged_is_what_the_recording_holds(recorded, uses_database, war
     with mlflow.start_run() as run:
         assert monitor_of(run.info.run_id)._sampler.recording_path == str(recorded)
         time.sleep(0.5)
+    host = "system/a node/host"
     with Recording(recorded) as recording:
         assert recording.state == "delivered"
         assert recording.run == RecordedRun(
@@ -37,6 +38,7 @@ def test_what_is_logged_is_what_the_recording_holds(recorded, uses_database, war
             key_prefix="system/a node/",
             statistics=("mean", "max"),
             first_step=0,
+            tags={host: mlflow.get_run(run.info.run_id).data.tags[host]},
         )
         windows = list(recording.windows())
         schema = [series.info for series in recording.series]
