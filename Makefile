@@ -25,7 +25,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-python test-c lint types format catalogue screenshots bench wheel wheel-pure \
-	test-pure test-oldest test-elsewhere test-versions clean check check-python check-cc
+	test-pure test-oldest test-elsewhere test-versions test-frameworks clean check check-python check-cc
 
 # $(call two_at_a_time,goals): what waits most of the time; the output of each comes when it has ended.
 two_at_a_time = mkdir -p build; echo "make: running" $1 "two at a time"; printf '%s\n' $1 | xargs -P 2 -I{} sh -c \
@@ -83,6 +83,9 @@ test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the 
 
 test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-oldest and test-pure side by side
 	@$(call two_at_a_time,test-oldest test-pure)
+
+test-frameworks: check .venvs/frameworks/.ready ## Runs pytest with PyTorch, Lightning, transformers, Ray and MPI
+	.venvs/frameworks/bin/python -m pytest tests/mlflow/frameworks $(ARGS)
 
 # The main run has the Python that make was given, test-oldest has 3.10.
 test-versions: check dist/.native ## Runs pytest, without MLflow, on the supported Pythons that no other target has
@@ -149,6 +152,9 @@ endef
 
 .venvs/oldest/.ready: dist/.native
 	$(call environment,scripts/find-python 3.10,test,$(OLDEST))
+
+.venvs/frameworks/.ready: dist/.native
+	$(call environment,command -v $(PYTHON),test-frameworks)
 
 .PRECIOUS: .venvs/3.%/.ready
 .venvs/3.%/.ready: dist/.native
