@@ -44,10 +44,10 @@ SETTINGS = {
 
 MONITORS = """
 import logging, os, sys, time
-from sysmetrics_native import SystemMetricsMonitor, delivery
+from sysmetrics_native import SystemMetricsMonitor, configure
 
 logging.basicConfig(level=logging.INFO)
-delivery.LINGER_SECONDS = 0.3
+configure(delivery_interval=0.3)
 SystemMetricsMonitor(sys.argv[1] if len(sys.argv) > 1 else os.environ["RUN"],
                      resume_logging="RESUME" in os.environ).start()
 print("started", flush=True)
