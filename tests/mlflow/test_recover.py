@@ -243,6 +243,28 @@ def test_an_end_for_want_of_memory_is_told_from_others(
     assert len(assert_whole(Logged(run_id, database))) >= 2
 
 
+def test_windows_that_wait_for_a_shared_request_outlive_a_kill(
+    start_program: Programs, server: Server, state: Path
+) -> None:
+    """Without a recorder: with a long interval they are written down while they wait."""
+    logged = Logged(str(MlflowClient(server.uri).create_run("0").info.run_id), server.uri)
+    program = start_program(
+        MONITORS.replace("configure(delivery_interval=0.3)", "configure(delivery_interval=60)"),
+        RUN=logged.run_id,
+        MLFLOW_TRACKING_URI=server.uri,
+        **SETTINGS,
+    )
+    logged.wait_for(1)
+    wait_for_spool(state)
+    time.sleep(5 * WINDOW_SECONDS)
+    killed = kill(program)
+    assert logged.windows() == 1
+    assert_recovers()
+    ends = assert_whole(logged)
+    assert killed - ends[-1] < 2 * WINDOW_SECONDS + 0.1, "but the window that was open"
+    assert not leftovers(state, "smnspool")
+
+
 # ---- killed in an outage ------------------------------------------------------------------------
 
 
