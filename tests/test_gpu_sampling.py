@@ -423,7 +423,7 @@ devices 2
 
 def test_memory_of_mig_devices_and_nothing_invented(gpus: FakeGpus, backend: str) -> None:
     gpus.write(MIG)
-    during = 'wait_for(has("gpu_0_mig_0_memory_usage_megabytes"))'
+    during = 'wait_for(has(*(f"gpu_0_mig_{i}_memory_usage_percentage" for i in (0, 2))))'
     sampled = sample(gpus, 1, during, backend=backend, **FULL)
     means = sampled.whole[-1].means
     assert means["gpu_0_mig_0_memory_usage_megabytes"] == 4000.0
