@@ -131,11 +131,11 @@ def test_nonsense_is_absent_and_counted(gpus: FakeGpus, backend: str) -> None:
     lines = [f"{index} {value}" for index, value in enumerate(NONSENSE)]
     gpus.write("\n".join([f"devices {len(lines)}", *lines, f"{len(lines) - 1} energy none"]))
     options = {**CPU_AND_GPU, "sources": "cpu,memory,gpu,gpu_detail"}
-    there = "gather(*(f'gpu_{i}_{name}' for i, names in enumerate(%r) for name in names))"
+    gather = "gather(*(f'gpu_{i}_{name}' for i, names in enumerate(%r) for name in names))"
     expected = [NAMES - names - {"energy_joules"} for names in NONSENSE.values()]
-    sampled = sample(gpus, 1, during=there % expected, backend=backend, **options)
+    sampled = sample(gpus, 1, during=gather % expected, backend=backend, **options)
     assert_host_is_unharmed(sampled)
-    for index, names in enumerate(NONSENSE.values()):
+    for index, lost in enumerate(NONSENSE.values()):
         prefix = f"gpu_{index}_"
         there = {
             key.removeprefix(prefix)
@@ -143,7 +143,7 @@ def test_nonsense_is_absent_and_counted(gpus: FakeGpus, backend: str) -> None:
             for key in window.means
             if key.startswith(prefix)
         }
-        lacking = names | ({"energy_joules"} if index == len(NONSENSE) - 1 else set())
+        lacking = lost | ({"energy_joules"} if index == len(NONSENSE) - 1 else set())
         assert NAMES - there == lacking, list(NONSENSE)[index]
     errors = {name: of["errors"] for name, of in sampled.stats["sources"].items()}
     assert errors["cpu"] == errors["memory"] == 0

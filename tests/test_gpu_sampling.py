@@ -115,6 +115,7 @@ def test_no_device_has_the_values_of_another(sixteen: Sampled) -> None:
         # come from the same span, so what they say of the limit is exact.
         watts, share = (window.mean(f"gpu_{i}_power_usage_{of}") for of in ("watts", "percentage"))
         assert watts == pytest.approx(200 + 5 * i, rel=0.25)
+        assert watts is not None
         assert share == pytest.approx(100.0 * watts / (600 + 10 * i), rel=1e-6)
 
 

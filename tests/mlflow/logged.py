@@ -26,6 +26,12 @@ def monitor_of(run_id: str) -> SystemMetricsMonitor:
     return monitor
 
 
+def wait_for_ticks(run_id: str, ticks: int) -> None:
+    """Wait until the monitor that `mlflow.start_run` has started has sampled so often."""
+    stats = monitor_of(run_id)._sampler.stats
+    support.wait_until(lambda: stats()["ticks"] >= ticks, f"{ticks} ticks")
+
+
 class Logged:
     """A run's system metrics, read anew each time.
 
