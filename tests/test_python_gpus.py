@@ -44,7 +44,7 @@ def write(scenario):
     with open(path) as file:
         count = next(line for line in file if line.startswith("count "))
     with open(path + ".other", "w") as file:
-        file.write(count + "live\n" + scenario)
+        file.write(count + "live\\n" + scenario)
     os.replace(path + ".other", path)
 
 def has(key, value=None):
@@ -121,7 +121,7 @@ gpu_device.RETRY_SECONDS = 0.3
 with Sampler(0.02, 5, sources="cpu,gpu,gpu_detail") as sampler:
     there, other = has("gpu_0_utilization_percentage"), has("gpu_1_utilization_percentage")
     windows = windows_until(sampler, there)
-    write("devices 2\n0 fail * GPU_IS_LOST")
+    write("devices 2\\n0 fail * GPU_IS_LOST")
     windows += windows_until(sampler, lambda window: other(window) and not there(window))
     write("devices 2")
     windows += windows_until(sampler, there)
