@@ -6,6 +6,8 @@ Libraries are found when a process starts, so every test of GPUs starts one.
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from tests.fake_gpus import FakeGpus
 
 _PROGRAM = """
-import json, logging, sys, time
+import logging, os, sys, time
 
 lines = []
 handler = logging.Handler()
@@ -29,24 +31,65 @@ count = options.pop("windows")
 begin = time.monotonic()
 sampler = Sampler(**options)
 created = time.monotonic()
-windows = []
+windows, marks, written = [], [], 0.0
 
-def take(window):
+def take(count=1):
+    for _ in range(count):
+        keep(sampler.next_window(30.0))
+
+def keep(window):
     series = {key: tuple(values) for key, values in window.items()}
     windows.append((window.start, window.end, window.samples, series))
 
+def write(scenario):
+    "Replace the scenario, which is live."
+    global written
+    path = os.environ["SMN_FAKE_GPUS"]
+    with open(path) as file:
+        count = next(line for line in file if line.startswith("count "))
+    with open(path + ".new", "w") as file:
+        file.write(count + scenario)
+    os.replace(path + ".new", path)
+    written = time.time()
+
+def mark():
+    marks.append(len(windows))
+
+def wait_for(*conditions, of=1):
+    "Take windows until so many that began since the last write() fulfil all the conditions."
+    deadline = time.monotonic() + 40.0
+    while of:
+        take()
+        start, _, _, series = windows[-1]
+        of -= start >= written and all(condition(series) for condition in conditions)
+        assert time.monotonic() < deadline, windows[-3:]
+
+def gather(*keys):
+    "Take windows until each of the keys has had a value in one of all windows."
+    deadline = time.monotonic() + 40.0
+    while missing := {key for key in keys if all(w[3][key][0] is None for w in windows)}:
+        assert time.monotonic() < deadline, missing
+        take()
+
+def has(*keys):
+    return lambda series: all(series[key][0] is not None for key in keys)
+
+def lacks(*keys):
+    return lambda series: all(series[key][0] is None for key in keys)
+
+def said(words):
+    return lambda _: any(words in line for _, line in lines)
+
 clock = time.time() - time.monotonic()
 with sampler:
-    for _ in range(count):
-        window = sampler.next_window(30.0)
-        take(window)
+    take(count)
     DURING
     stopping = time.monotonic()
 stopped = time.monotonic()
 for window in sampler.windows(0.0):
-    take(window)
+    keep(window)
 print(repr({
-    "windows": windows, "lines": lines, "stats": sampler.stats(), "clock": clock,
+    "windows": windows, "marks": marks, "lines": lines, "stats": sampler.stats(), "clock": clock,
     "gpus": [(gpu.index, gpu.uuid, gpu.name) for gpu in sampler.gpus],
     "units": {info.key: (info.unit, info.source, info.kind) for info in sampler.schema},
     "create_seconds": created - begin, "stop_seconds": stopped - stopping,
@@ -81,6 +124,8 @@ class Sampled(NamedTuple):
 
     windows: list[SampledWindow]
     """The last one is the one that was cut short by the end."""
+    marks: list[int]
+    """How many there were at each `mark()`."""
     lines: list[tuple[str, str]]
     """Level and message of each line in the log."""
     stats: dict[str, Any]
@@ -101,23 +146,31 @@ class Sampled(NamedTuple):
         """All windows but the one that was cut short."""
         return self.windows[:-1]
 
-    def within(self, begin: float, end: float = math.inf) -> list[SampledWindow]:
-        """The whole windows between two seconds of the scenario; there must be some.
-
-        What a window has was read from 0.1 s before it begins on.
-        """
-        found = [
-            window
-            for window in self.whole
-            if begin <= window.start - self.zero and window.end - self.zero <= end
-        ]
-        assert found, f"no window is between {begin:g} s and {end:g} s"
-        return found
+    def between(self, mark: int) -> list[SampledWindow]:
+        """The windows from a `mark()` to the next, or to the end of the whole ones."""
+        begin, end = [*self.marks, len(self.whole)][mark : mark + 2]
+        assert begin < end
+        return self.windows[begin:end]
 
     def keys_of(self, index: int) -> set[str]:
         """The keys of one GPU, without what they begin with."""
         prefix = f"gpu_{index}_"
         return {key.removeprefix(prefix) for key in self.units if key.startswith(prefix)}
+
+
+def mostly(windows: Sequence[SampledWindow], key: str) -> bool:
+    """Whether at least half of the windows have a value.
+
+    On a quiet machine all of them do. But GPUs are read ten times a second, the mean of a counter
+    takes two readings, and a busy machine may not let our threads run for longer than a window is.
+    """
+    there = [window.mean(key) is not None for window in windows]
+    return sum(there) * 2 >= len(there) > 0
+
+
+def never(windows: Sequence[SampledWindow], key: str) -> bool:
+    """Whether none of the windows, of which there are some, has a value."""
+    return len(windows) > 0 and all(window.mean(key) is None for window in windows)
 
 
 def sample(
@@ -129,12 +182,15 @@ def sample(
     Args:
         fake: the GPUs that the program finds.
         windows: how many it takes before it stops.
-        during: statements that run before it stops.
+        during: statements that run before it stops. They may call `take()` for further windows,
+            `write()` to replace the scenario, if it is `live`, `wait_for()` a window with
+            `has()` or `lacks()` of keys or a line that was `said()`, `gather()` keys, and `mark()`.
         before: statements that run before it makes its sampler.
         variables: of its environment.
         **options: of its `Sampler`.
     """
-    program = _PROGRAM.replace("DURING", during).replace("BEFORE", before)
+    inside = textwrap.indent(textwrap.dedent(during).strip(), "    ")
+    program = _PROGRAM.replace("    DURING", inside).replace("BEFORE", before)
     told = fake.answer(program, repr({"windows": windows, **options}), **(variables or {}))
     clock = told.pop("clock")
     loaded_ns = fake.records().get("loaded")

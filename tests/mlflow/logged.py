@@ -11,7 +11,7 @@ from mlflow.tracking.fluent import run_id_to_system_metrics_monitor
 from sysmetrics_native import SystemMetricsMonitor
 from tests import support
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 MEMORY = "system_memory_usage_megabytes"
 
@@ -24,6 +24,12 @@ def monitor_of(run_id: str) -> SystemMetricsMonitor:
     monitor = run_id_to_system_metrics_monitor[run_id]
     assert isinstance(monitor, SystemMetricsMonitor)
     return monitor
+
+
+def wait_for_ticks(run_id: str, ticks: int) -> None:
+    """Wait until the monitor that `mlflow.start_run` has started has sampled so often."""
+    stats = monitor_of(run_id)._sampler.stats
+    support.wait_until(lambda: stats()["ticks"] >= ticks, f"{ticks} ticks")
 
 
 class Logged:

@@ -16,6 +16,8 @@ from tests.support import wait_until
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 10.0
+START_SECONDS = 100.0
+"""More than enough for a machine on which much else is imported at the same time."""
 
 
 class Server:
@@ -27,9 +29,11 @@ class Server:
     """
 
     def __init__(self, folder: Path, store: Path | str) -> None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port = int(probe.getsockname()[1])
+        # So that nobody else is given the port before the server has it; it does the same.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((HOST, 0))
+        self.port = int(self._reserved.getsockname()[1])
         self.uri = f"http://{HOST}:{self.port}"
         self._folder = folder
         self._store = store if isinstance(store, str) else f"sqlite:///{store}"
@@ -56,7 +60,7 @@ class Server:
 
     def wait_until_it_answers(self) -> None:
         """Wait for its first answer."""
-        wait_until(self._answers, "the tracking server")
+        wait_until(self._answers, "the tracking server", START_SECONDS)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
@@ -72,6 +76,7 @@ class Server:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(STOP_SECONDS)
         self.kill()
+        self._reserved.close()
 
     def kill(self) -> None:
         """Kill it and its workers at once."""

@@ -136,7 +136,9 @@ def test_every_example_runs_unchanged(start_program: Programs, server: Server) -
 
     (on, _), (history, _) = exported()
     assert printed_keys(on) == DEFAULT_KEYS
-    assert re.findall(r"\bstep=(\d+)", history) == ["0", "1", "2"], "a few times"
+    steps = [int(step) for step in re.findall(r"\bstep=(\d+)", history)]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 3, "a few times"
     assert "key='system/cpu_utilization_percentage'" in history
 
     (off, _), (single, _) = exported_off()

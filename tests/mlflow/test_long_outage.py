@@ -34,8 +34,8 @@ class Outage:
         uri = server.uri if proxy is None else proxy.uri
         self._monitor = SystemMetricsMonitor(self.run_id, 0.1, 10, tracking_uri=uri)
 
-    def live_through(self, way: str) -> tuple[int, float]:
-        """Monitor the run; returns the ticks that were due, and how long `finish` took."""
+    def live_through(self, way: str) -> tuple[dict[str, int], float]:
+        """Monitor the run; returns how often it was sampled, and how long `finish` took."""
         self._monitor.start()
         time.sleep(BEFORE_SECONDS)
         if self._proxy is None:
@@ -52,7 +52,7 @@ class Outage:
         took = time.monotonic() - started
         stats = self._monitor._sampler.stats()
         assert stats["merged_windows"] == 0
-        return stats["ticks"] + stats["missed"], took
+        return {name: stats[name] for name in ("ticks", "missed")}, took
 
     @staticmethod
     def _break(proxy: Proxy, way: str) -> None:
@@ -83,15 +83,15 @@ def test_every_window_of_a_run_that_was_cut_off_for_a_minute_arrives(
     with ThreadPoolExecutor(len(outages)) as pool:
         futures = {way: pool.submit(outage.live_through, way) for way, outage in outages.items()}
     for way, outage in outages.items():
-        ticks, took = futures[way].result()
+        stats, took = futures[way].result()
         uri = (own_server if way not in proxies else server).uri
         logged = Logged(outage.run_id, uri)
         ends = logged.ends()
         # Steps from 0 without a gap, each once, in the order of time; and as many as there were.
         assert logged.windows() == len(ends) == len(set(ends)), way
-        assert abs(len(ends) - ticks / 10) <= 1, way
-        assert max(later - earlier for earlier, later in itertools.pairwise(ends)) < 3, way
-        assert took < 10.5, way
+        assert stats["ticks"] / 10 <= len(ends) <= (stats["ticks"] + stats["missed"]) / 10 + 1, way
+        assert max(later - earlier for earlier, later in itertools.pairwise(ends)) < 5, way
+        assert took < 20, way
     for proxy in proxies.values():
         proxy.close()
     assert list((tmp_path / "state").rglob("*.smnspool")) == [], "all was sent"

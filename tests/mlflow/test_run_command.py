@@ -94,7 +94,7 @@ def test_a_run_is_opened_and_says_all(database: str) -> None:
     assert metrics["system/run_cpu_seconds"] < 1.0
     assert 0 < metrics["system/run_peak_memory_megabytes"] < 100
     assert set(metrics) >= DEFAULT_KEYS
-    assert Logged(one.info.run_id, database).windows() >= 3
+    assert Logged(one.info.run_id, database).windows() >= 2
     assert f"big ({one.info.run_id})" in done.errors
 
 
@@ -182,7 +182,7 @@ def test_a_command_that_logs_system_metrics_itself(ours: str, database: str) -> 
     assert one.info.run_id == run_id
     assert one.data.params == {"depth": "3"}
     logged = Logged(run_id, database)
-    assert logged.windows() > 5  # each step once, times in order
+    assert logged.windows() > 2  # each step once, times in order
     ends = logged.ends()
     # It said FINISHED, and then failed.
     assert one.info.status == "FAILED"
@@ -283,7 +283,7 @@ JOINS_GROUP = 'echo $$ > "$0/cgroup.procs"; '
 
 def test_the_kernel_kills_the_command_for_want_of_memory(database: str, small_group: Path) -> None:
     """The command alone is in the group; who monitors it lives on, and says what happened."""
-    eats = f"exec {sys.executable} -c \"import time; time.sleep(0.5); x = b'x' * 200_000_000\""
+    eats = f"exec {sys.executable} -c \"import time; time.sleep(1.5); x = b'x' * 200_000_000\""
     command = [*SHELL, JOINS_GROUP + eats, str(small_group)]
     done = run("--tracking-uri", database, "--", *command)
     assert done.status == -signal.SIGKILL
@@ -360,7 +360,7 @@ def test_a_server_that_comes_back_gets_everything(proxy: Proxy, tmp_path: Path) 
     one = only_run(proxy.uri, "late")
     assert one.info.status == "FINISHED"
     logged = Logged(one.info.run_id, proxy.uri)
-    assert logged.windows() > 10
+    assert logged.windows() > 5
     assert logged.ends()[0] < back
 
 
@@ -396,7 +396,7 @@ def test_ctrl_c_while_the_run_is_opened(proxy: Proxy, tmp_path: Path) -> None:
     )
     wait_until(lambda: proxy.requests, "the first request")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=8.0)  # before it would have given up
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == -signal.SIGINT
     assert errors == b""
     assert not mark.exists()
@@ -447,7 +447,7 @@ def test_the_command_outlives_its_monitor_and_what_was_recorded_is_recovered(dat
         [RUN[0], "recover"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
-    assert Logged(only_run(database).info.run_id, database).windows() > 3
+    assert Logged(only_run(database).info.run_id, database).windows() > 1
 
 
 def test_without_mlflow_the_command_runs(tmp_path: Path) -> None:

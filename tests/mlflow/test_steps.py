@@ -10,9 +10,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sysmetrics_native import SystemMetricsMonitor
-from tests.mlflow.logged import DEFAULT_NAMES, Logged
+from tests.mlflow.logged import DEFAULT_NAMES, Logged, wait_for_ticks
 from tests.mlflow.proxy import Proxy
-from tests.support import retry
+from tests.support import retry, wait_until
 
 WINDOW_SECONDS = 0.2
 
@@ -28,6 +28,7 @@ def monitored_run(windows: int, run_id: str | None = None) -> Logged:
     """A run, new or old, of about so many windows."""
     with mlflow.start_run(run_id=run_id) as run:
         time.sleep(windows * WINDOW_SECONDS - WINDOW_SECONDS / 2)
+        wait_for_ticks(run.info.run_id, 4 * (windows - 1) + 1)
     return Logged(run.info.run_id)
 
 
@@ -46,7 +47,7 @@ def test_steps_count_windows_and_timestamps_are_their_ends(uses_database, uses_b
             assert run.windows(name) == 5
             assert run.ends(name) == ends
 
-    retry(3, check)
+    retry(6, check)
 
 
 def test_a_resumed_run_counts_on(uses_database, uses_backend) -> None:
@@ -93,6 +94,8 @@ def test_each_node_of_a_run_has_its_own_series(uses_database) -> None:
             monitor.start()
         time.sleep(2.5 * WINDOW_SECONDS)
         for monitor in monitors:
+            stats = monitor._sampler.stats
+            wait_until(lambda: stats()["ticks"] >= 5, "five ticks")  # noqa: B023
             monitor.finish()
     logged = Logged(run.info.run_id)
     assert logged.metrics() == {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from tests.mlflow.logged import DEFAULT_KEYS, Logged
+from tests.mlflow.logged import DEFAULT_KEYS, Logged, wait_for_ticks
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +23,11 @@ def test_the_file_store(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer releases want to be asked
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     with mlflow.start_run() as run:
-        time.sleep(0.25)
+        wait_for_ticks(run.info.run_id, 3)
     first = Logged(run.info.run_id).windows()
     assert first >= 2
     with mlflow.start_run(run_id=run.info.run_id):
-        time.sleep(0.15)
+        wait_for_ticks(run.info.run_id, 3)
     assert Logged(run.info.run_id).metrics() == DEFAULT_KEYS
     assert Logged(run.info.run_id).windows() >= first + 2
     assert warnings == []
@@ -40,7 +39,7 @@ def test_everything_is_there_at_the_end_where_mlflow_logs_asynchronously(
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     with mlflow.start_run() as run:
         mlflow.log_metric("loss", 1.0)
-        time.sleep(0.25)
+        wait_for_ticks(run.info.run_id, 3)
     logged = Logged(run.info.run_id)
     assert logged.metrics() == DEFAULT_KEYS
     assert logged.windows() >= 2
