@@ -55,15 +55,7 @@ def test_what_is_told(machine: Machine) -> None:
     assert told["memory_megabytes"] == 2164191.1
     assert told["gpu_driver"] == "550.54.15"
     assert told["logical_cores"] == os.cpu_count()
-    assert told.keys() == {
-        "cpu",
-        "logical_cores",
-        "memory_megabytes",
-        "gpu_driver",
-        "kernel",
-        "os",
-        "sysmetrics_native",
-    }
+    assert told.keys() == {"cpu", "logical_cores", "memory_megabytes", "gpu_driver", "kernel", "os"}
 
 
 def test_the_driver_of_amd(machine: Machine) -> None:

@@ -28,9 +28,9 @@ def host_tag(prefix: str, procfs_path: str, sysfs_path: str) -> dict[str, str]:
 
     Returns:
         For ``<prefix>host`` compact JSON with ``cpu`` (the model), ``logical_cores``,
-        ``memory_megabytes``, ``gpu_driver`` (version), ``kernel`` (release), ``os`` (of the image
-        that this process runs in) and ``sysmetrics_native`` (version), without what is unknown. The
-        GPUs have tags of their own, see `gpus.identity_tags`.
+        ``memory_megabytes``, ``gpu_driver`` (version), ``kernel`` (release) and ``os`` (of the
+        image that this process runs in), without what is unknown. The GPUs have tags of their own,
+        see `gpus.identity_tags`.
     """
     return {f"{prefix}{HOST_TAG}": _encode(_facts(procfs_path, sysfs_path))}
 
@@ -47,7 +47,6 @@ def _facts(procfs_path: str, sysfs_path: str) -> tuple[tuple[str, str | int | fl
         ("gpu_driver", _gpu_driver(sysfs_path)),
         ("kernel", platform.release()),
         ("os", _os_name()),
-        ("sysmetrics_native", _version()),
     )
 
 
@@ -98,15 +97,6 @@ def _os_name() -> str:
         return platform.freedesktop_os_release().get("PRETTY_NAME", "")
     except OSError:
         return f"{platform.system()} {platform.version()}"
-
-
-def _version() -> str:
-    import importlib.metadata  # not above: to load it takes as long as all the rest
-
-    try:
-        return importlib.metadata.version("sysmetrics-native")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _read(path: str) -> str:
