@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sysmetrics_native import totals
+from sysmetrics_native.units import PER_SECOND, SYMBOLS
 
 if TYPE_CHECKING:
     from sysmetrics_native.timeline import Timeline, Track
@@ -245,17 +246,6 @@ _GIGABYTES_FROM = 10_000.0
 """Megabytes; below, they are the more readable unit."""
 _HEADROOM = 1.05
 
-_UNITS = {
-    "percentage": "%",
-    "megabytes": "MB",
-    "megabytes per second": "MB/s",
-    "watts": "W",
-    "joules": "J",
-    "celsius": "°C",
-    "megahertz": "MHz",
-}
-_PER_SECOND = " per second"
-
 
 def sections(timeline: Timeline) -> tuple[Section, ...]:
     """Everything that there is to be seen, by subject; the last is what no subject claims."""
@@ -275,11 +265,11 @@ def sections(timeline: Timeline) -> tuple[Section, ...]:
 
 def unit_text(unit: str) -> str:
     """A unit of the catalogue as it is written behind numbers."""
-    if unit in _UNITS:
-        return _UNITS[unit]
-    if unit.endswith(_PER_SECOND):
-        return f"{unit.removesuffix(_PER_SECOND)}/s"
-    return "/s" if unit == _PER_SECOND.strip() else unit
+    if unit in SYMBOLS:
+        return SYMBOLS[unit]
+    if unit.endswith(PER_SECOND):
+        return f"{unit.removesuffix(PER_SECOND)}/s"
+    return "/s" if unit == PER_SECOND.strip() else unit
 
 
 def highest(track: Track) -> float:

@@ -11,25 +11,10 @@ import numpy as np
 from sysmetrics_native.recording_file import RecordedSeries
 from sysmetrics_native.top.history import Combination
 from sysmetrics_native.top.stretches import Floats, is_shown_as_rate
+from sysmetrics_native.units import PER_SECOND, SYMBOLS
 
 OVERVIEW = "overview"
 """The group of charts that comes first; the others have the names of sources."""
-
-UNITS = {
-    "percentage": "%",
-    "megabytes": "MB",
-    "megabytes per second": "MB/s",
-    "watts": "W",
-    "joules": "J",
-    "celsius": "°C",
-    "megahertz": "MHz",
-    "operations per second": "/s",
-    "switches per second": "/s",
-    "faults per second": "/s",
-    "errors per second": "/s",
-    "packets per second": "/s",
-}
-"""Short, for units of the catalogue; what is not here is written as it is."""
 
 _UNIT_IN_KEY = re.compile(
     r"_(percentage|megabytes_per_second|megabytes|watts|joules|celsius|megahertz|per_second)"
@@ -71,7 +56,9 @@ def unit_of(series: RecordedSeries) -> str:
     """As it is shown."""
     if is_shown_as_rate(series):
         return "MB/s"
-    return UNITS.get(series.unit, series.unit)
+    # What is counted is in the label.
+    counted = "/s" if series.unit.endswith(PER_SECOND) else series.unit
+    return SYMBOLS.get(series.unit, counted)
 
 
 def label_of(series: RecordedSeries) -> str:
