@@ -122,6 +122,10 @@ class RunningPod:
         """What this machine has of a volume."""
         return self._folder / name
 
+    def container(self, name: str) -> Manifest:
+        """What its manifest says of a container."""
+        return self._pod.container(name)
+
     def start(self, name: str, group: Path | None = None) -> Container:
         """Start a container.
 
@@ -172,15 +176,15 @@ class RunningPod:
             source = volume.get("hostPath", {}).get("path", self._folder / mount["name"])
             path = mount["mountPath"].lstrip("/")
             lines.append(f"mkdir -p {path} && mount --rbind {source} {path}")
-        for path in {sys.prefix, sys.base_prefix} - {"/usr"}:  # where Python and this package are
-            lines.append(f"mkdir -p .{path} && mount --bind {path} .{path}")
+        for prefix in {sys.prefix, sys.base_prefix} - {"/usr"}:  # of Python and this package
+            lines.append(f"mkdir -p .{prefix} && mount --bind {prefix} .{prefix}")
         if container["securityContext"]["readOnlyRootFilesystem"]:
             lines.append(f"mount -o remount,ro {root}")
         lines.append("exec " + shlex.join(self._command(container, root)))
         return lines
 
     def _command(self, container: Manifest, root: Path) -> list[str]:
-        user = self._pod.spec["securityContext"]
+        user = {**self._pod.spec["securityContext"], **container["securityContext"]}
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         given = {
             "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
