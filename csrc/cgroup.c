@@ -350,13 +350,15 @@ static size_t first_length(smn_cursor path)
  * Where the mount has the path's first folder, it has all of it, or the group is
  * gone. Where it has not, it begins further down, perhaps in the group itself.
  * A group outside of our namespace is found only where the mount shows more than
- * the namespace does: what limits ours does not limit that.
+ * the namespace does, or is that group's own: what limits ours does not limit
+ * that.
  */
 static int find_below(smn_cgroup_place *place, int sysfs, smn_cursor path)
 {
     bool is_outside = false;
     while (drop_parent(&path))
         is_outside = true;
+    place->is_outside = is_outside;
     if (has_parent(path))
         return -EBADMSG;
     if (ends_with(path, " (deleted)"))
@@ -379,6 +381,7 @@ static void find_place(smn_cgroup_place *place, int sysfs, const char *controlle
 {
     place->version = 0;
     place->error = 0;
+    place->is_outside = false;
     bool is_mounted = line->version == 2
                           ? find_second(place, sysfs)
                           : line->version == 1 &&
@@ -390,7 +393,27 @@ static void find_place(smn_cgroup_place *place, int sysfs, const char *controlle
         place->version = line->version;
 }
 
-int smn_cgroup_find_places(smn_procfile *file, int sysfs,
+/* Whether the group that the mount begins with has the process, as its own file says. */
+static bool begins_with_group_of(smn_cgroup_place *place, int sysfs, int pid,
+                                 smn_text_buffer *buffer)
+{
+    static const char name[] = "/cgroup.procs";
+    smn_cursor text;
+    smn_cursor line;
+    uint64_t number;
+    if (sizeof name > sizeof place->path - place->mount_length)
+        return false;
+    memcpy(place->path + place->mount_length, name, sizeof name);
+    int error = read_once(sysfs, place->path, buffer, &text);
+    place->path[place->mount_length] = '\0';
+    while (error == 0 && smn_scan_line(&text, &line)) {
+        if (parse_only_number(line, &number) == 0 && number == (uint64_t)pid)
+            return true;
+    }
+    return false;
+}
+
+int smn_cgroup_find_places(smn_procfile *file, int sysfs, int pid,
                            smn_cgroup_place places[SMN_CGROUP_CONTROLLERS])
 {
     smn_cgroup_line lines[SMN_CGROUP_CONTROLLERS];
@@ -399,6 +422,14 @@ int smn_cgroup_find_places(smn_procfile *file, int sysfs,
         error = smn_cgroup_parse_lines(smn_procfile_text(file), lines);
     for (int i = 0; i < SMN_CGROUP_CONTROLLERS && error == 0; i++)
         find_place(&places[i], sysfs, controllers[i], &lines[i]);
+    /* Only now: what this reads takes the place of the lines' text. */
+    for (int i = 0; i < SMN_CGROUP_CONTROLLERS && error == 0 && pid > 0; i++) {
+        if (places[i].is_outside && places[i].error == -ENOENT &&
+            begins_with_group_of(&places[i], sysfs, pid, file->buffer)) {
+            places[i].error = 0;
+            places[i].version = lines[i].version;
+        }
+    }
     return error;
 }
 

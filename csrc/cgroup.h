@@ -71,8 +71,9 @@ void smn_cgroup_read_machine(smn_cgroup_machine *machine, int procfs, int sysfs,
 
 /* The group of a process for one controller. */
 typedef struct {
-    int version; /* 0: none that can be seen */
-    int error;   /* why */
+    int version;     /* 0: none that can be seen */
+    int error;       /* why */
+    bool is_outside; /* of our control group namespace */
     size_t mount_length;
     char path[PATH_MAX]; /* from sysfs on; the first part of it is the mount's */
 } smn_cgroup_place;
@@ -80,9 +81,12 @@ typedef struct {
 /*
  * Finds the groups of the process whose <pid>/cgroup that is, below fs/cgroup
  * of sysfs. Where the mount begins further down than the path, as in a container
- * that has no namespace of its own, what is above is left out.
+ * that has no namespace of its own, what is above is left out. The mount of
+ * another container is seen in its root folder (sysfs: /proc/<pid>/root/sys): it
+ * begins with the group of `pid`, a process by the number that it has here, whose
+ * lines name a group beside ours. 0: no such number is known.
  */
-int smn_cgroup_find_places(smn_procfile *lines, int sysfs,
+int smn_cgroup_find_places(smn_procfile *lines, int sysfs, int pid,
                            smn_cgroup_place places[SMN_CGROUP_CONTROLLERS]);
 
 /* ---- limits ------------------------------------------------------------- */

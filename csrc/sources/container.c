@@ -103,6 +103,7 @@ typedef struct {
     const smn_clock *clock;
     smn_text_buffer *text;
     int process; /* its folder in procfs: a number may be given to another process later */
+    int pid;     /* 0: it is that of another view of the machine */
     smn_procfile lines;
     smn_cgroup_place places[SMN_CGROUP_CONTROLLERS];
     smn_cgroup_machine machine;
@@ -258,7 +259,7 @@ static void look_for_groups(container_state *state, uint64_t now_ns)
 {
     state->looked_ns = now_ns;
     smn_cgroup_read_machine(&state->machine, state->procfs, state->sysfs, state->text);
-    int error = smn_cgroup_find_places(&state->lines, state->sysfs, state->places);
+    int error = smn_cgroup_find_places(&state->lines, state->sysfs, state->pid, state->places);
     for (int which = 0; which < GROUPS && error != 0; which++)
         forget(state, which, error);
     if (error != 0)
@@ -550,6 +551,7 @@ static int container_open(const smn_environment *environment, smn_schema *schema
     state->sysfs = environment->sysfs;
     state->clock = environment->clock;
     state->text = environment->text;
+    state->pid = environment->foreign_procfs ? 0 : environment->pid;
     for (int which = 0; which < GROUPS; which++) {
         state->groups[which].folder = -1;
         state->groups[which].limit = INFINITY;

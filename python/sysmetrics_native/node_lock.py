@@ -9,8 +9,8 @@ has a program that is executed, so a data loader that outlives its rank holds up
 The file lies where this machine alone can see it and where every process of the user looks,
 whatever its environment: ``/dev/shm``, else the folder for temporary files. A home folder may be
 the same on all nodes, ``XDG_RUNTIME_DIR`` may differ from rank to rank. Containers are one node to
-us where they share that folder, as those of one pod do. Where there are no such locks (Windows)
-each process samples for itself.
+us where they share that folder, as those of one pod do unless a volume is mounted there in one.
+Where there are no such locks (Windows) each process samples for itself.
 """
 
 from __future__ import annotations

@@ -244,6 +244,10 @@ typedef struct {
     smn_cgroup_place places[SMN_CGROUP_CONTROLLERS];
 } finder;
 
+enum {
+    PID = 4711
+};
+
 static void setup(finder *it)
 {
     memset(it, 0, sizeof *it);
@@ -262,7 +266,7 @@ static void release(finder *it)
 static int find(finder *it, const char *lines)
 {
     tree_write_text(&it->tree, "cgroup", lines);
-    return smn_cgroup_find_places(&it->lines, it->tree.root, it->places);
+    return smn_cgroup_find_places(&it->lines, it->tree.root, PID, it->places);
 }
 
 /* Where the memory's group is; "" where it is not found. */
@@ -374,7 +378,44 @@ static void test_places_of_both(void)
     CHECK_INT(find(&it, "3:cpu:/job\n0::job\n"), -EBADMSG);
     tree_remove(&it.tree, "cgroup");
     smn_procfile_release(&it.lines);
-    CHECK_INT(smn_cgroup_find_places(&it.lines, it.tree.root, it.places), -ENOENT);
+    CHECK_INT(smn_cgroup_find_places(&it.lines, it.tree.root, PID, it.places), -ENOENT);
+    release(&it);
+}
+
+/* The mount of a container beside ours, as /proc/<pid>/root shows it. */
+static void test_places_beside_ours(void)
+{
+    static const struct {
+        const char *lines;
+        const char *processes;
+        const char *path;
+    } cases[] = {
+        {"0::/../main\n", "4711\n", "fs/cgroup"},
+        {"0::/../../pod/main\n", "1\n4711\n4712\n", "fs/cgroup"},
+        {"0::/../main\n", "471\n47110\n", ""},
+        {"0::/../main\n", "4711", ""},
+        {"0::/../main\n", "0\n", ""}, /* nobody whom our own namespace knows */
+        {"0::/../main\n", "", ""},
+    };
+    finder it;
+    setup(&it);
+    tree_write_text(&it.tree, "fs/cgroup/cgroup.controllers", "cpu memory\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_case("%s%s", cases[i].lines, cases[i].processes);
+        tree_write_text(&it.tree, "fs/cgroup/cgroup.procs", cases[i].processes);
+        CHECK_INT(find(&it, cases[i].lines), 0);
+        CHECK_TEXT(memory_path(&it), cases[i].path);
+        CHECK_INT(it.places[SMN_CGROUP_MEMORY].error, *cases[i].path != '\0' ? 0 : -ENOENT);
+    }
+    check_case("a process of another view of the machine");
+    tree_write_text(&it.tree, "fs/cgroup/cgroup.procs", "0\n");
+    CHECK_INT(smn_cgroup_find_places(&it.lines, it.tree.root, 0, it.places), 0);
+    CHECK_TEXT(memory_path(&it), "");
+    check_case("no such file");
+    tree_remove(&it.tree, "fs/cgroup/cgroup.procs");
+    CHECK_INT(find(&it, "0::/../main\n"), 0);
+    CHECK_TEXT(memory_path(&it), "");
+    check_case(NULL);
     release(&it);
 }
 
@@ -508,6 +549,7 @@ int main(void)
     test_places_of_version_2();
     test_places_of_version_1();
     test_places_of_both();
+    test_places_beside_ours();
     test_tightest();
     test_limits_of_version_1();
     test_machine();
