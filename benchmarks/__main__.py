@@ -69,6 +69,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--only", nargs="+", choices=MEASURES, metavar="NAME", help=f"some of: {names}"
     )
     parser.add_argument(
+        "--source",
+        nargs="+",
+        default=[],
+        choices=sources.measured(),
+        metavar="NAME",
+        help="what `sources` measures, and how it grows (default: all)",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
@@ -115,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"[{elapsed:4.0f} s] {measuring[0]}, {text}", file=sys.stderr, flush=True)
 
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else USUAL_ROUNDS)
-    with closing(Bench(rounds, options.quick, announce)) as bench:
+    with closing(Bench(rounds, options.quick, announce, options.source)) as bench:
         results = measure(bench, options.only or list(MEASURES), measuring)
     context["load_average_after"] = list(os.getloadavg())
     report.print_table(results, rounds)

@@ -26,6 +26,8 @@ class Bench:
     rounds: int
     quick: bool
     announce: Callable[[str], None]
+    only_sources: Sequence[str] = ()
+    """What the measure `sources` is asked for; nothing: all of them."""
     _scratch: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
     _server: TrackingServer | None = None
     _server_runs: Samples | None = None

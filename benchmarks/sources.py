@@ -140,7 +140,7 @@ def process(place: Place) -> list[str]:
 
 READS: Mapping[str, Callable[[Place], Sequence[str]]] = {
     "cpu": lambda place: [read("start", f"{place.procfs}//stat", 512)],
-    "memory": lambda place: whole(place.procfs, "meminfo"),
+    "memory": lambda place: [read("start", f"{place.procfs}//meminfo", 256)],
     "disk_space": lambda _: [read("space", "/")],
     "network": lambda place: whole(place.procfs, "net/dev"),
     "cpu_detail": cpu_detail,
@@ -148,12 +148,24 @@ READS: Mapping[str, Callable[[Place], Sequence[str]]] = {
     "disk_io": lambda place: whole(place.procfs, "diskstats"),
     "network_rate": lambda place: whole(place.procfs, "net/dev"),
     "rdma": rdma,
-    "pressure": lambda place: whole(place.procfs, "pressure/cpu", "pressure/memory", "pressure/io"),
+    "pressure": lambda place: [
+        read("start", f"{place.procfs}//pressure/{name}", 512) for name in ("cpu", "memory", "io")
+    ],
     "energy": energy,
     "process": process,
     "container": container,
 }
 """What each source asks the kernel at each reading; looking for devices anew comes seldom."""
+
+
+def measured() -> list[str]:
+    """The sources that are measured here."""
+    return [name for name in native.known_sources() if name not in ELSEWHERE]
+
+
+def is_wanted(bench: Bench, source: str) -> bool:
+    """Whether this run is about it."""
+    return not bench.only_sources or source in bench.only_sources
 
 
 # ---- one source ---------------------------------------------------------------------------------
@@ -234,11 +246,12 @@ GROWTH = (
 def growths(bench: Bench, folder: Path) -> Iterator[tuple[str, str, Samples]]:
     """Of each source and size: the source, what there is of what, and its turns."""
     for growth in GROWTH:
-        for count in growth.counts:
+        wanted = [source for source in growth.sources if is_wanted(bench, source)]
+        for count in growth.counts if wanted else ():
             tree = MachineTree(folder / f"{growth.what}-{count}")
             growth.add(tree, count)
             place = Place(str(tree.procfs), str(tree.sysfs))
-            for source in growth.sources:
+            for source in wanted:
                 yield source, f"{count} {growth.what}", measure(bench, source, place)
 
 
@@ -312,16 +325,14 @@ def run(bench: Bench) -> Costs:
     with tempfile.TemporaryDirectory(dir=parent) as name:
         folder = Path(name)
         lacking = generated(folder)
-        for source in native.known_sources():
-            if source in ELSEWHERE:
-                continue
+        for source in filter(partial(is_wanted, bench), measured()):
             samples, is_generated = alone(bench, source, lacking)
             result.samples[source] = samples
             result.rows.append(row(source, samples))
             if is_generated:
                 result.generated.add(source)
         grown = [*growths(bench, folder)]
-        if "process" in native.known_sources():
+        if "process" in measured() and is_wanted(bench, "process"):
             grown += families(bench)
         for source, what, samples in grown:
             result.samples[f"{source}, {what}"] = samples

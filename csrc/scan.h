@@ -96,13 +96,18 @@ static inline int smn_scan_skip_numbers(smn_cursor *cursor, int count)
     return error;
 }
 
-/* Takes key if the cursor stands right before it: "Cached:" does not match in "SwapCached:". */
+/*
+ * Takes key if the cursor stands right before it: "Cached:" does not match in "SwapCached:". Most
+ * lines differ in the first character already: a loop, then, and no calls of strlen and memcmp.
+ */
 static inline bool smn_scan_key(smn_cursor *cursor, const char *key)
 {
-    size_t length = strlen(key);
-    if ((size_t)(cursor->end - cursor->at) < length || memcmp(cursor->at, key, length) != 0)
-        return false;
-    cursor->at += length;
+    const char *at = cursor->at;
+    for (; *key != '\0'; key++, at++) {
+        if (at == cursor->end || *at != *key)
+            return false;
+    }
+    cursor->at = at;
     return true;
 }
 

@@ -335,7 +335,8 @@ static int add_cpu_time(container_state *state, const cpu_reading *now)
     double passed = (double)(now->at_ns - before.at_ns) * 1e-9;
     if (state->machine.cpus > 0.0 && used > state->machine.cpus * (passed + LATE_SECONDS))
         return -EBADMSG;
-    state->sums[CPU_SHARE_SECONDS] += used / fmax(before.limit, now->limit);
+    double limit = before.limit > now->limit ? before.limit : now->limit;
+    state->sums[CPU_SHARE_SECONDS] += used / limit;
     state->sums[CPU_SECONDS] += passed;
     return 0;
 }
@@ -369,9 +370,10 @@ static void add_periods(container_state *state, const throttle_reading *now)
     state->groups[QUOTA].is_new = false;
     if (is_first || now->periods < before.periods || now->throttled < before.throttled)
         return;
-    double periods = (double)(now->periods - before.periods);
-    state->sums[PERIODS] += periods;
-    state->sums[THROTTLED] += fmin((double)(now->throttled - before.throttled), periods);
+    uint64_t periods = now->periods - before.periods;
+    uint64_t throttled = now->throttled - before.throttled;
+    state->sums[PERIODS] += (double)periods;
+    state->sums[THROTTLED] += (double)(throttled < periods ? throttled : periods);
 }
 
 static int take_periods(container_state *state, smn_cursor stat, double *columns)

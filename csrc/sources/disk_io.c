@@ -91,29 +91,34 @@ static bool is_digit(char character)
 }
 
 /* Made of other devices, whose I/O it is, or of memory. */
-static bool is_virtual(const char *name)
+static bool is_virtual(smn_cursor name)
 {
-    static const char *const kinds[] = {"loop", "ram", "zram", "dm-", "md", "drbd", "bcache", "zd"};
+    static const char kinds[][8] = {"loop", "ram", "zram", "dm-", "md", "drbd", "bcache", "zd"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        size_t length = strlen(kinds[i]);
-        if (strncmp(name, kinds[i], length) == 0 && is_digit(name[length]))
+        smn_cursor rest = name;
+        if (smn_scan_key(&rest, kinds[i]) && rest.at < rest.end && is_digit(*rest.at))
             return true;
     }
-    return strncmp(name, "md_", 3) == 0; /* arrays may have names */
+    return smn_scan_key(&name, "md_"); /* arrays may have names */
 }
 
 /* ---- the file ----------------------------------------------------------- */
 
-static int parse_name(smn_cursor *line, char *name)
+static bool is_in_name(char character)
+{
+    return character != ' ' && character != '\t' && character != '\n' && character != '\0';
+}
+
+static int parse_name(smn_cursor *line, smn_cursor *name)
 {
     smn_scan_spaces(line);
-    const char *start = line->at;
-    while (line->at < line->end && *line->at != ' ' && *line->at != '\t' && *line->at != '\n')
+    name->at = line->at;
+    while (line->at < line->end && is_in_name(*line->at))
         line->at++;
-    size_t length = (size_t)(line->at - start);
-    if (length == 0 || length >= NAME_BYTES || memchr(start, '\0', length) != NULL)
+    name->end = line->at;
+    size_t length = (size_t)(name->end - name->at);
+    if (length == 0 || length >= NAME_BYTES || line->at == line->end || *line->at == '\0')
         return -EBADMSG;
-    memcpy(name, start, length);
     return 0;
 }
 
@@ -143,16 +148,16 @@ static int parse_counters(smn_cursor line, device *out)
 /* What never counts is not looked at: many machines have more loop devices than disks. */
 static int parse_device(smn_cursor line, smn_roster *devices)
 {
-    char name[NAME_BYTES] = "";
+    smn_cursor name;
     int error = smn_scan_skip_numbers(&line, 2);
     if (error == 0)
-        error = parse_name(&line, name);
+        error = parse_name(&line, &name);
     if (error != 0 || is_virtual(name))
         return error;
     device *out = smn_roster_add(devices);
     if (out == NULL)
         return -EFBIG;
-    memcpy(out->name, name, sizeof out->name);
+    memcpy(out->name, name.at, (size_t)(name.end - name.at));
     return parse_counters(line, out);
 }
 
@@ -358,7 +363,7 @@ static double close_span(device *now, uint64_t now_ns)
     double percentage = 100.0 * (double)now->span_busy_ms * 1e6 / (double)span_ns;
     now->span_start_ns = now_ns;
     now->span_busy_ms = 0;
-    return fmin(percentage, 100.0);
+    return percentage < 100.0 ? percentage : 100.0;
 }
 
 /* What the device has done since the reading before, if it was there: into the totals. */
@@ -391,8 +396,8 @@ static int disk_io_sample(void *opaque, double *columns)
         bool counts = is_counted(state, now);
         double busy = take_device(before, now, now_ns, counts ? state->totals : of_no_interest);
         counted += counts;
-        if (counts) /* fmax leaves out what is NaN */
-            columns[BUSY_PERCENTAGE] = fmax(columns[BUSY_PERCENTAGE], busy);
+        if (counts && !isnan(busy) && !(columns[BUSY_PERCENTAGE] >= busy)) /* it comes in as NaN */
+            columns[BUSY_PERCENTAGE] = busy;
     }
     smn_roster_keep(&state->devices);
     for (int i = 0; i < COUNTERS && counted > 0; i++)

@@ -22,13 +22,14 @@ enum {
 };
 
 enum {
+    START_BYTES = 256, /* three lines of the longest numbers are less than half of it */
     USED_BYTES = 0,
     USED_PERCENTAGE,
     COLUMNS
 };
 
 /* In the order of the kernel's file, so that one pass without backtracking finds them. */
-static const char *const keys[KEYS] = {
+static const char keys[KEYS][16] = {
     [MEM_TOTAL] = "MemTotal:", [MEM_FREE] = "MemFree:", [MEM_AVAILABLE] = "MemAvailable:",
     [BUFFERS] = "Buffers:",    [CACHED] = "Cached:",    [SRECLAIMABLE] = "SReclaimable:",
 };
@@ -104,6 +105,18 @@ static int parse(smn_cursor text, meminfo *info)
     return has_available(info) || text.at == text.end ? 0 : -EBADMSG;
 }
 
+/* MemAvailable stands in the third line: where it is of use, one short reading is enough. */
+static int read_meminfo(smn_procfile *file, meminfo *info)
+{
+    int error = smn_procfile_read_start(file, START_BYTES);
+    *info = (meminfo){0};
+    if (error != 0 || (parse(smn_procfile_text(file), info) == 0 && has_available(info)))
+        return error;
+    error = smn_procfile_read(file);
+    *info = (meminfo){0};
+    return error == 0 ? parse(smn_procfile_text(file), info) : error;
+}
+
 /* What is neither free nor can be freed without swapping. */
 static int used_kib(const meminfo *info, uint64_t *used)
 {
@@ -127,11 +140,8 @@ static int used_kib(const meminfo *info, uint64_t *used)
 static int memory_sample(void *opaque, double *columns)
 {
     memory_state *state = opaque;
-    int error = smn_procfile_read(&state->meminfo);
-    if (error != 0)
-        return error;
-    meminfo info = {0};
-    error = parse(smn_procfile_text(&state->meminfo), &info);
+    meminfo info;
+    int error = read_meminfo(&state->meminfo, &info);
     if (error != 0)
         return error;
     if (!info.present[MEM_TOTAL] || info.kib[MEM_TOTAL] == 0)

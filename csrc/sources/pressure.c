@@ -35,7 +35,8 @@ static const struct {
 };
 
 enum {
-    FILES = sizeof files / sizeof *files
+    FILES = sizeof files / sizeof *files,
+    FILE_BYTES = 512 /* two lines of the longest numbers are less than half of it */
 };
 
 /* The sums are exact doubles up to here: in 285 years. */
@@ -74,15 +75,16 @@ typedef struct {
     bool known[COLUMNS]; /* there when the source was opened */
 } pressure_state;
 
-/* Steps to behind " total=". */
+/* Steps from word to word, to behind "total=". */
 static bool find_total(smn_cursor *line)
 {
-    static const char key[] = " total=";
-    const char *found = memmem(line->at, (size_t)(line->end - line->at), key, sizeof key - 1);
-    if (found == NULL)
-        return false;
-    line->at = found + sizeof key - 1;
-    return true;
+    const char *blank;
+    while ((blank = memchr(line->at, ' ', (size_t)(line->end - line->at))) != NULL) {
+        line->at = blank + 1;
+        if (smn_scan_key(line, "total="))
+            return true;
+    }
+    return false;
 }
 
 static int take_total(smn_cursor line, double *column)
@@ -129,7 +131,7 @@ static bool is_complete(const pressure_state *state, int file, const double *col
 
 static int read_file(pressure_state *state, int file, double *columns)
 {
-    int error = smn_procfile_read(&state->files[file]);
+    int error = smn_procfile_read_start(&state->files[file], FILE_BYTES);
     if (error == 0)
         error = parse(smn_procfile_text(&state->files[file]), file, columns);
     if (error == 0 && !is_complete(state, file, columns))
