@@ -54,6 +54,8 @@ LOOK_SECONDS = 5.0
 """How often the watch asks who is in the cluster. That a sampler has died it is told at once."""
 LONGEST_PAUSE_SECONDS = 300.0
 """Before a node on which samplers die again and again gets the next one."""
+RAYLET_CHECK_SECONDS = 1.0
+"""How often a sampler looks whether its parent, the Ray of its node, is still there."""
 GRACE_SECONDS = 1.0
 """What an actor may take to answer beyond the time that its own work is given."""
 
@@ -151,6 +153,7 @@ class SystemMetricsSampler:
             os.environ.pop(variable, None)
         self._job = job
         self._name = name
+        self._raylet = os.getppid()
         self._lock = threading.Lock()  # guards what follows
         self._monitor: Any = None
         self._is_closing = False
@@ -185,9 +188,17 @@ class SystemMetricsSampler:
                 return False
             monitor.start()
             self._monitor = monitor
-        monitor.wait()
+        self._wait(monitor)
         monitor.finish()
         return not self._is_closing and self._is_run_over()
+
+    def _wait(self, monitor: Any) -> None:
+        """Wait for the end of monitoring, or that of this node's Ray.
+
+        Ray lets an actor end only when its methods have, so this one would outlive its node.
+        """
+        while not monitor.wait(RAYLET_CHECK_SECONDS) and os.getppid() == self._raylet:
+            pass
 
     def close(self) -> None:
         """Log what is left, the open window included, within the option ``shutdown_timeout``."""
