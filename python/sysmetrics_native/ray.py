@@ -32,6 +32,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
@@ -377,7 +378,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Watched:
-    """A run that this process has put under watch. To be used under `_lock`, but for `end`."""
+    """A run that this process has put under watch."""
 
     def __init__(self, watch: Any, session: tuple[str, str], seconds: float) -> None:
         self._watch = watch
@@ -394,14 +395,21 @@ class _Watched:
             return
         self._has_ended = True
         atexit.unregister(self.end)
-        # Ray would connect to a cluster, or start one, where a call finds it without.
-        if not ray.is_initialized() or _session() != self.session:
-            return
-        seconds = self._seconds + GRACE_SECONDS
         try:
-            late = ray.get(self._watch.close.remote(seconds), timeout=seconds + GRACE_SECONDS)
+            # Ray would connect to a cluster, or start one, where a call finds it without.
+            if not ray.is_initialized() or _session() != self.session:
+                return
+            self._end()
         except ray.exceptions.RayActorError:
-            return  # the run had ended before
+            pass  # the run had ended before
+        except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
+            _logger.warning("Failed to stop monitoring the Ray cluster cleanly: %s", _reason(error))
+        with suppress(Exception):
+            ray.kill(self._watch, no_restart=True)
+
+    def _end(self) -> None:
+        seconds = self._seconds + GRACE_SECONDS
+        late = ray.get(self._watch.close.remote(seconds), timeout=seconds + GRACE_SECONDS)
         if late:
             _logger.warning(
                 "System metrics of these Ray nodes may lack their last windows, because that took "
@@ -409,7 +417,6 @@ class _Watched:
                 self._seconds,
                 ", ".join(late),
             )
-        ray.kill(self._watch, no_restart=True)
 
 
 _lock = threading.RLock()  # guards what follows
@@ -462,10 +469,7 @@ class ClusterMonitor:
                 return
             if self._key is not None and _watched.get(self._key) is watch:
                 del _watched[self._key]
-        try:
-            watch.end()
-        except Exception as error:  # noqa: BLE001  # first law: a run never fails for its monitor
-            _logger.warning("Failed to stop monitoring the Ray cluster cleanly: %s", _reason(error))
+        watch.end()
 
     def _begin(self, job: Job, session: tuple[str, str], seconds: float) -> None:
         key = job.tracking_uri, job.run_id
