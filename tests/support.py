@@ -44,9 +44,9 @@ def default_as_in_mlflow(backend: str) -> str:
 STATISTICS = ("mean", "min", "max", "last", "p50", "p95", "p99")
 
 
-def wait_until(condition: Callable[[], T], what: str) -> T:
+def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Wait for the condition to be true, and return what it gave."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, f"gave up waiting for {what}"
         time.sleep(0.001)
