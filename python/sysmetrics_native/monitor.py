@@ -243,6 +243,20 @@ class SystemMetricsMonitor:
 
     # ---- the end --------------------------------------------------------------------------------
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until monitoring has ended, by `finish()` or because the run has.
+
+        Args:
+            timeout: the most seconds to wait; as long as it takes unless given.
+
+        Returns:
+            Whether it has ended; true of one that has not begun, too.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
     def finish(self) -> None:
         """Stop sampling and log what is left, the window that is open included.
 
