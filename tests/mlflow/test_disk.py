@@ -82,6 +82,7 @@ def survive_an_outage(server: Server, proxy: Proxy, seconds: float) -> Logged:
     return logged
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [read_only, shared, link])
 def test_a_folder_that_takes_no_spool(
     server: Server, proxy: Proxy, warnings: list[str], tmp_path: Path, make
@@ -95,6 +96,7 @@ def test_a_folder_that_takes_no_spool(
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.once
 def test_a_disk_that_is_full(
     server: Server, proxy: Proxy, warnings: list[str], small_disk: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_the_plugin_is_active_and_no_server_is_asked() -> None:
     assert "secret" not in json.dumps(found)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("value", "status", "reason"),
     [
@@ -88,6 +89,7 @@ def put_in_front(monkeypatch: pytest.MonkeyPatch, folder: Path, source: str) -> 
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
+@pytest.mark.once
 def test_an_mlflow_that_is_broken_is_a_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_an_mlflow_that_is_broken_is_a_line(
     )
 
 
+@pytest.mark.once
 def test_an_mlflow_that_hangs_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_an_mlflow_that_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     assert (found["version"], found["is_new_enough"]) == ("2.8.1", False)
 
 
+@pytest.mark.once
 def test_the_current_folder_is_no_place_for_modules(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
