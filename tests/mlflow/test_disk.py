@@ -131,7 +131,8 @@ def test_a_folder_that_takes_no_recording(
     with mlflow.start_run(log_system_metrics=True) as run:
         wait_for_ticks(run.info.run_id, 5)
     assert Logged(run.info.run_id).windows() >= 3
-    (warning,) = warnings
+    # Where a request takes long, a busy machine has one about the spool, too.
+    (warning,) = (warning for warning in warnings if "wait in memory only" not in warning)
     assert "goes on without a recording" in warning
 
 
