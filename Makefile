@@ -40,7 +40,8 @@ demo: check .venv/.demo .venv/.package ## Builds and installs the package into .
 test: check lint types test-c test-python ## Lint, types, the C tests (plain, ASan+UBSan, TSan), then pytest
 
 test-python: check .venv/.test .venv/.package ## Runs pytest against the native build; ARGS=... is passed on
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@# In the order of their names: the files that take long, those with MLflow, are not left for the end.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-c: check $(if $(LINUX),test-c-plain test-c-asan test-c-tsan) ## Runs the C tests plain and with sanitizers
 

@@ -42,11 +42,12 @@ _HERE = Path(__file__).parent
 _ONCE_BY_FIXTURE = {"gpus", "amd_gpus", "rocm_path"}
 """Programs on stand-ins for GPU drivers."""
 _ONCE_BY_FILE = (
-    *("test_truth", "test_big_machine", "test_hanging_disk", "test_governor"),
+    *("test_truth", "test_big_machine", "test_hanging_disk", "test_governor", "test_contributing"),
+    *("test_gpu_sampling", "test_gpu_isolation", "test_gpu_amd", "test_gpu_recording"),
     *("test_export", "test_report", "test_timeline", "test_verdict", "test_top"),
     *("test_run_command", "test_doctor", "test_cli"),
 )
-"""The kernel, and what is done with what was logged or recorded."""
+"""The kernel, drivers of GPUs, and what is done with what was logged or recorded."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

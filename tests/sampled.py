@@ -35,7 +35,7 @@ windows, marks, written = [], [], 0.0
 
 def take(count=1):
     for _ in range(count):
-        keep(sampler.next_window(30.0))
+        keep(sampler.next_window(100.0))
 
 def keep(window):
     series = {key: tuple(values) for key, values in window.items()}
@@ -57,7 +57,7 @@ def mark():
 
 def wait_for(*conditions, of=1):
     "Take windows until so many that began since the last write() fulfil all the conditions."
-    deadline = time.monotonic() + 40.0
+    deadline = time.monotonic() + 120.0
     while of:
         take()
         start, _, _, series = windows[-1]
@@ -66,7 +66,7 @@ def wait_for(*conditions, of=1):
 
 def gather(*keys):
     "Take windows until each of the keys has had a value in one of all windows."
-    deadline = time.monotonic() + 40.0
+    deadline = time.monotonic() + 120.0
     while missing := {key for key in keys if all(w[3][key][0] is None for w in windows)}:
         assert time.monotonic() < deadline, missing
         take()

@@ -129,7 +129,7 @@ def of_step(machine: BigMachine, **options: Any) -> tuple[Window, Sampler]:
     sampler = sampler_on(machine, 3600, **options)
     sampler.start()
     machine.advance()
-    time.sleep(0.2)  # no window of a moment has a power
+    time.sleep(0.5)  # no window of a moment has a power
     sampler.stop()
     return only_window(sampler), sampler
 

@@ -31,7 +31,7 @@ def means(window):
 
 def windows_until(sampler, condition):
     "All windows up to the one for which the condition is true."
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     windows = []
     while not windows or not condition(windows[-1]):
         windows.append(sampler.next_window(30))

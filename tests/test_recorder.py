@@ -703,6 +703,7 @@ def test_the_last_rows_before_a_kill_are_there(nursery):
 # ---- readers beside a writer --------------------------------------------------------------------
 
 
+@pytest.mark.once
 @on_posix
 def test_readers_beside_a_writer_see_whole_rows_in_order(backend, tmp_path):
     """At 1 kHz, of a ring that begins again four times a second."""
@@ -742,6 +743,7 @@ WRITES = """
 """
 
 
+@pytest.mark.once
 @on_posix
 @pytest.mark.parametrize("capacity", [5, 64, 8192])
 def test_no_row_that_is_read_beside_a_writer_is_of_two(tmp_path, capacity):

@@ -431,10 +431,14 @@ def test_keys(writer, tmp_path, start):
     terminal.wait_for("(60 s)")
     terminal.press("p")
     terminal.wait_for("paused")
-    time.sleep(0.6)  # the rest of that frame
-    stood = terminal.wait_for("paused")[1:16]
-    time.sleep(0.6)
-    assert terminal.wait_for("paused")[1:16] == stood
+
+    def stands_still() -> bool:
+        before: list[str] = terminal.wait_for("paused")[1:16]
+        time.sleep(0.6)
+        after: list[str] = terminal.wait_for("paused")[1:16]
+        return after == before
+
+    wait_until(stands_still, "the rest of that frame, and no other")
     terminal.press("p")
     terminal.wait_for(lambda screen: "live" in screen[0], "that it goes on")
     terminal.press("\x1b[D")

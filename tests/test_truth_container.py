@@ -253,10 +253,11 @@ def test_a_busy_process_uses_all_of_its_quota_and_is_throttled():
         used = mean(window, CPU) / 100.0 * 0.5 * (window.end - window.start)
         # The window's ends are known to some microseconds, if nobody else wants the CPU.
         assert (inner_after[0] - inner[0]) * 0.99 <= used <= (outer_after[0] - outer[0]) * 1.01
-        assert mean(window, CPU) == pytest.approx(100.0, abs=12.0)
+        got = 100.0 * (outer_after[0] - outer[0]) / 0.5 / (window.end - window.start)
+        assert mean(window, CPU) == pytest.approx(got, abs=12.0)
         assert mean(window, THROTTLED) == pytest.approx(share(outer[1], outer_after[1]), abs=12.0)
         assert mean(window, THROTTLED) == pytest.approx(share(inner[1], inner_after[1]), abs=12.0)
-        assert mean(window, THROTTLED) > 80.0
+        assert mean(window, THROTTLED) > 80.0 or got < 95.0, "a busy machine gives less than that"
         # A period in which all of it is used is full, and not twice as full as may be.
         busiest = window[CPU].max
         assert busiest is not None
@@ -281,11 +282,15 @@ def test_a_limit_that_changes_shows_at_once():
         with group_with("cpu", "cpuacct") as group:
             group.limit_cpu(0.25)
             with child(BUSY, group=group) as process, sampler_of(process) as sampler:
+                begin, used = time.monotonic(), group.cpu_seconds()
                 time.sleep(1.0)
                 group.limit_cpu(0.75)
+                change = time.monotonic()
                 time.sleep(1.0)
+                end, used = time.monotonic(), group.cpu_seconds() - used
         window = only_window(sampler)
-        assert mean(window, CPU) == pytest.approx(100.0, abs=12.0)
+        allowed = 0.25 * (change - begin) + 0.75 * (end - change)
+        assert mean(window, CPU) == pytest.approx(100.0 * used / allowed, abs=12.0)
         assert errors_of(sampler) == 0
 
     retry(5, check)

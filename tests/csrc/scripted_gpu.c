@@ -10,11 +10,11 @@
 
 scripted_gpus scripted;
 
-static void sleep_milliseconds(int milliseconds)
+/* A test may end it early: it looks every millisecond how long it is to last. */
+static void sleep_milliseconds(const _Atomic int *milliseconds)
 {
-    const struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
-    if (milliseconds > 0)
-        nanosleep(&time, NULL);
+    for (int passed = 0; passed < *milliseconds; passed++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
 }
 
 static void toil(int milliseconds)
@@ -49,7 +49,7 @@ static int scripted_open(int sysfs, void **state, int *device_count, smn_gpu_att
 {
     (void)sysfs;
     scripted.opened++;
-    sleep_milliseconds(scripted.open_milliseconds);
+    sleep_milliseconds(&scripted.open_milliseconds);
     snprintf(attempt->name, sizeof attempt->name, "the test's");
     snprintf(attempt->outcome, sizeof attempt->outcome, "%d devices", (int)scripted.device_count);
     *state = &scripted;
@@ -74,7 +74,7 @@ static int scripted_identify(void *state, int index, smn_gpu_identity *identity)
 static int read_range(int call, int index, double *readings, int first, int last)
 {
     scripted.made[index][call]++;
-    sleep_milliseconds(scripted.milliseconds[index][call]);
+    sleep_milliseconds(&scripted.milliseconds[index][call]);
     toil(scripted.toil_milliseconds);
     int error = scripted.error[index][call];
     for (int r = first; r <= last && error == 0; r++)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "clock.h"
 #include "gpu/device.h"
 #include "scripted_gpu.h"
 
@@ -305,8 +306,9 @@ static void test_a_device_is_lost_and_comes_back(void)
     char line[SMN_GPU_MESSAGE_BYTES] = "";
     scripted_reset(1);
     find(&rig);
-    rig.device.retry_lost_ns = 50000000;
     scripted.error[0][SCRIPTED_MEMORY] = -ENODEV;
+    rig.device.retry_lost_ns = UINT64_C(3600000000000);
+    uint64_t before = smn_system_clock.monotonic_ns(NULL);
     read_all(&rig);
     CHECK_DOUBLE(rig.basic[SMN_GPU_VALUE_UTILIZATION], 10.0); /* read before it went */
     CHECK_INT(messages_of(&rig, line), 1);
@@ -318,15 +320,17 @@ static void test_a_device_is_lost_and_comes_back(void)
     }
     CHECK_INT(scripted.made[0][SCRIPTED_UTILIZATION], made); /* it is left alone */
 
+    CHECK(rig.device.retry_ns > before + rig.device.retry_lost_ns);
     scripted.recover_error[0] = -ENODEV;
-    nanosleep(&(struct timespec){0, 60000000}, NULL);
+    rig.device.retry_ns = 0; /* the time is over */
     read_all(&rig);
     CHECK_INT(scripted.made[0][SCRIPTED_UTILIZATION], made);
     CHECK_INT(messages_of(&rig, line), 0);
 
     scripted.recover_error[0] = 0;
     scripted.error[0][SCRIPTED_MEMORY] = 0;
-    nanosleep(&(struct timespec){0, 60000000}, NULL);
+    CHECK(rig.device.retry_ns > 0); /* it began anew */
+    rig.device.retry_ns = 0;
     read_all(&rig);
     CHECK_DOUBLE(rig.basic[SMN_GPU_VALUE_UTILIZATION], 10.0);
     CHECK_INT(messages_of(&rig, line), 1);

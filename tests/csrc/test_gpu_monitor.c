@@ -13,7 +13,8 @@
 #include "scripted_gpu.h"
 
 enum {
-    MOST_SERIES = 64
+    MOST_SERIES = 64,
+    FOR_EVER = 3600000
 };
 
 static const int64_t SECOND = 1000000000;
@@ -29,7 +30,7 @@ static smn_gpus *open_gpus(int64_t patience_ns)
 
 static void wait_until_closed(void)
 {
-    for (int i = 0; i < 1000 && scripted.closed == 0; i++)
+    for (int i = 0; i < 6000 && scripted.closed == 0; i++)
         nanosleep(&(struct timespec){0, 10000000}, NULL);
     CHECK_INT(scripted.closed, 1);
 }
@@ -91,7 +92,7 @@ static void test_a_driver_that_takes_too_long_to_find(void)
 {
     smn_gpu_attempt attempt;
     scripted_reset(2);
-    scripted.open_milliseconds = 1500;
+    scripted.open_milliseconds = FOR_EVER;
     smn_gpus *gpus = open_gpus(20 * MILLISECOND);
     CHECK_INT(smn_gpus_count(gpus), 0);
     CHECK(smn_gpus_vendor(gpus) == NULL);
@@ -100,6 +101,7 @@ static void test_a_driver_that_takes_too_long_to_find(void)
     CHECK_INT(smn_gpus_attempt(gpus, 1, &attempt), -EINVAL);
     smn_gpus_close(gpus); /* while it still looks */
     CHECK_INT(scripted.closed, 0);
+    scripted.open_milliseconds = 0;
     wait_until_closed(); /* the thread cleans up when the driver lets it */
 }
 
@@ -165,6 +167,18 @@ static double mean_of(const gpu_rig *rig, const char *key)
     return CHECK(series >= 0) ? rig->statistics[series].mean : NAN;
 }
 
+/* The next window that has the key: on a busy machine one may pass without a reading. */
+static bool next_with(gpu_rig *rig, const char *key)
+{
+    for (int w = 0; w < 60; w++) {
+        if (!next(rig))
+            return false;
+        if (!isnan(mean_of(rig, key)))
+            return true;
+    }
+    return false;
+}
+
 static void test_windows(void)
 {
     gpu_rig rig;
@@ -173,7 +187,7 @@ static void test_windows(void)
     make(&rig, 10 * MILLISECOND, 50);
     CHECK(series_of(&rig, "gpu_0_temperature_celsius") < 0); /* it has none */
     for (int w = 0; w < 3; w++) {
-        REQUIRE(next(&rig));
+        REQUIRE(next_with(&rig, "gpu_0_power_usage_watts"));
         CHECK_DOUBLE(mean_of(&rig, "gpu_0_utilization_percentage"), 10.0);
         CHECK_DOUBLE(mean_of(&rig, "gpu_1_utilization_percentage"), 11.0);
         CHECK_NEAR(mean_of(&rig, "gpu_1_memory_usage_megabytes"), 1000.0, 1e-9);
@@ -184,7 +198,7 @@ static void test_windows(void)
     CHECK_INT(smn_sampler_source_stats(rig.sampler, 1, &stats), 0);
     CHECK_TEXT(stats.name, "gpu");
     CHECK_U64(stats.interval_ns, 100 * MILLISECOND);
-    CHECK(stats.calls >= 10 && stats.calls <= 100); /* of the GPU thread, not of ticks */
+    CHECK(stats.calls >= 3 && stats.calls <= 100); /* of the GPU thread, not of ticks */
     CHECK_U64(stats.errors, 0);
     CHECK(stats.total_cost_ns > 0);
     destroy(&rig);
@@ -202,12 +216,14 @@ static void test_a_driver_that_costs_too_much_is_asked_less_often(void)
     for (int w = 0; w < 3; w++)
         REQUIRE(next(&rig));
     int made = scripted.made[0][SCRIPTED_UTILIZATION];
+    double begin = rig.window.end_seconds;
     for (int w = 0; w < 3; w++) {
-        REQUIRE(next(&rig));
+        REQUIRE(next_with(&rig, "gpu_1_utilization_percentage"));
         CHECK_DOUBLE(mean_of(&rig, "gpu_1_utilization_percentage"), 11.0);
     }
     made = scripted.made[0][SCRIPTED_UTILIZATION] - made;
-    CHECK(made >= 3 && made <= 15); /* of 30 */
+    /* Of ten a second; what was made until the window was taken belongs to no window yet. */
+    CHECK(made >= 1 && made <= 5.0 * (rig.window.end_seconds - begin) + 5.0);
     CHECK_INT(smn_sampler_source_stats(rig.sampler, 1, &stats), 0);
     CHECK_U64(stats.usual_interval_ns, 100 * MILLISECOND);
     CHECK(stats.interval_ns >= 200 * MILLISECOND);
@@ -225,7 +241,7 @@ static void test_the_first_and_the_last_reading_count(void)
     make(&rig, 3600 * SECOND, 1);
     nanosleep(&(struct timespec){1, 0}, NULL);
     scripted.reading[0][SMN_GPU_ENERGY] = 200.0;
-    CHECK_INT(smn_sampler_stop(rig.sampler, SECOND), 0);
+    CHECK_INT(smn_sampler_stop(rig.sampler, 30 * SECOND), 0);
     REQUIRE(next(&rig));
     CHECK_DOUBLE(mean_of(&rig, "gpu_0_utilization_percentage"), 10.0);
     double seconds = rig.window.end_seconds - rig.window.start_seconds;
@@ -259,11 +275,21 @@ static void test_dropped_devices_are_not_touched(void)
     CHECK_INT(smn_sampler_start(rig.sampler), 0);
     REQUIRE(next(&rig));
     CHECK(series_of(&rig, "gpu_0_utilization_percentage") < 0);
+    REQUIRE(next_with(&rig, "gpu_1_utilization_percentage"));
     CHECK_DOUBLE(mean_of(&rig, "gpu_1_utilization_percentage"), 11.0);
     CHECK_INT(scripted.made[0][SCRIPTED_UTILIZATION], found);
     CHECK(scripted.made[1][SCRIPTED_UTILIZATION] > found);
     smn_sampler_destroy(rig.sampler);
     CHECK_INT(scripted.closed, 1);
+}
+
+static void next_that_begins_now(gpu_rig *rig)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    do
+        REQUIRE(next(rig));
+    while (rig->window.start_seconds < (double)now.tv_sec + (double)now.tv_nsec * 1e-9);
 }
 
 /* At the end of a process, which a sampler may live to see. */
@@ -272,17 +298,15 @@ static void test_halting_under_a_sampler(void)
     gpu_rig rig;
     scripted_reset(2);
     make(&rig, 10 * MILLISECOND, 20);
-    REQUIRE(next(&rig));
-    CHECK(!isnan(mean_of(&rig, "gpu_1_utilization_percentage")));
+    REQUIRE(next_with(&rig, "gpu_1_utilization_percentage"));
     smn_gpus_halt(rig.gpus);
     CHECK_INT(scripted.closed, 1);
     int made = scripted.made[1][SCRIPTED_UTILIZATION];
-    REQUIRE(next(&rig));
-    REQUIRE(next(&rig));
+    next_that_begins_now(&rig);
     CHECK_ABSENT(mean_of(&rig, "gpu_1_utilization_percentage"));
     CHECK(!isnan(mean_of(&rig, "system_memory_usage_megabytes")));
     CHECK_INT(scripted.made[1][SCRIPTED_UTILIZATION], made);
-    CHECK_INT(smn_sampler_stop(rig.sampler, SECOND), 0);
+    CHECK_INT(smn_sampler_stop(rig.sampler, 30 * SECOND), 0);
     smn_gpus_halt(rig.gpus);
     destroy(&rig);
     CHECK_INT(scripted.closed, 1);
@@ -316,22 +340,21 @@ static void test_stop_and_fork_in_a_call_that_lasts(void)
     scripted_reset(2);
     make(&rig, 10 * MILLISECOND, 20);
     REQUIRE(next(&rig));
-    scripted.milliseconds[1][SCRIPTED_MEMORY] = 4000;
-    int windows_without = 0;
-    for (int w = 0; w < 14; w++) { /* for 2.8 s */
+    scripted.milliseconds[1][SCRIPTED_MEMORY] = FOR_EVER;
+    while (smn_gpus_next_message(rig.gpus, message) == 0) {
         REQUIRE(next(&rig));
         CHECK(!isnan(mean_of(&rig, "system_memory_usage_megabytes")));
         CHECK(rig.window.samples > 0);
-        windows_without += isnan(mean_of(&rig, "gpu_0_utilization_percentage"));
     }
-    CHECK(windows_without >= 10);
-    CHECK_INT(smn_gpus_next_message(rig.gpus, message), 1);
+    next_that_begins_now(&rig);
+    CHECK_ABSENT(mean_of(&rig, "gpu_0_utilization_percentage"));
     CHECK_CONTAINS(message, "GPU 1: getMemory has not returned for 2 s");
     CHECK_INT(smn_gpus_next_message(rig.gpus, message), 0); /* once */
     check_inert_in_a_child(&rig);
-    CHECK_INT(smn_sampler_stop(rig.sampler, SECOND), 0);
+    CHECK_INT(smn_sampler_stop(rig.sampler, 30 * SECOND), 0);
     destroy(&rig);
     CHECK_INT(scripted.closed, 0);
+    scripted.milliseconds[1][SCRIPTED_MEMORY] = 0;
     wait_until_closed();
 }
 
@@ -340,7 +363,7 @@ static void test_a_call_that_lasts_at_the_start(void)
     gpu_rig rig;
     scripted_reset(1);
     rig.gpus = open_gpus(10 * SECOND);
-    scripted.milliseconds[0][SCRIPTED_UTILIZATION] = 1000;
+    scripted.milliseconds[0][SCRIPTED_UTILIZATION] = FOR_EVER;
     CHECK_INT(smn_gpus_take_first(rig.gpus, 20 * MILLISECOND), -ETIMEDOUT);
     scripted.milliseconds[0][SCRIPTED_UTILIZATION] = 0;
     smn_gpus_close(rig.gpus);

@@ -133,7 +133,7 @@ def test_forks_from_several_threads_while_windows_close(
         MLFLOW_TRACKING_URI=server.uri,
         **QUICK_WINDOWS,
     )
-    outcome = program.outcome(timeout=110)
+    outcome = program.outcome()
     statuses, made, last_child = outcome.answer
     assert statuses == [0] * FORKS + [3], outcome.errors
     assert "Stopped" not in outcome.errors

@@ -100,6 +100,7 @@ class Day(Tracking):
         return RunState("RUNNING", False, {})
 
 
+@pytest.mark.once
 def test_a_day_without_a_server_takes_no_memory_and_little_disk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

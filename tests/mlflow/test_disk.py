@@ -82,6 +82,7 @@ def survive_an_outage(server: Server, proxy: Proxy, seconds: float) -> Logged:
     return logged
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [read_only, shared, link])
 def test_a_folder_that_takes_no_spool(
     server: Server, proxy: Proxy, warnings: list[str], tmp_path: Path, make
@@ -95,6 +96,7 @@ def test_a_folder_that_takes_no_spool(
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.once
 def test_a_disk_that_is_full(
     server: Server, proxy: Proxy, warnings: list[str], small_disk: Path
 ) -> None:
@@ -129,7 +131,8 @@ def test_a_folder_that_takes_no_recording(
     with mlflow.start_run(log_system_metrics=True) as run:
         wait_for_ticks(run.info.run_id, 5)
     assert Logged(run.info.run_id).windows() >= 3
-    (warning,) = warnings
+    # Where a request takes long, a busy machine has one about the spool, too.
+    (warning,) = (warning for warning in warnings if "wait in memory only" not in warning)
     assert "goes on without a recording" in warning
 
 

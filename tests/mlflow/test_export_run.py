@@ -96,6 +96,7 @@ def test_a_timeline_of_a_run(made_up_run, database):
     assert (network.low, network.high) == (None, None)
 
 
+@pytest.mark.once
 def test_percentiles_are_tracks_where_they_are_asked_for(made_up_run, database):
     tracks = {
         track.key: track for track in open_timeline(made_up_run, database, percentiles=True).tracks
@@ -105,6 +106,7 @@ def test_percentiles_are_tracks_where_they_are_asked_for(made_up_run, database):
     assert np.nanmax(tracks[f"{CPU}_p99"].values) == 12.0
 
 
+@pytest.mark.once
 def test_a_series_without_its_mean_is_known_by_what_comes_closest(database):
     client = MlflowClient(database)
     run_id = client.create_run("0").info.run_id
@@ -125,6 +127,7 @@ def test_a_run_that_is_not_there(database):
 # ---- files --------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_run_of_ours_has_in_every_format_what_was_logged(database, tmp_path):
     sysmetrics_native.configure(statistics="mean,min,max,p99")
     run_id = monitored_run(database)
@@ -165,6 +168,7 @@ def mlflow_name(run_id: str, tracking_uri: str) -> str:
     return str(MlflowClient(tracking_uri).get_run(run_id).info.run_name)
 
 
+@pytest.mark.once
 def test_nodes_have_rows_of_their_own(made_up_run, database):
     done = export(made_up_run, "--format", "csv", "--tracking-uri", database)
     lines = list(csv.DictReader(io.StringIO(done.stdout)))
@@ -183,6 +187,7 @@ def test_nodes_have_rows_of_their_own(made_up_run, database):
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
 
 
+@pytest.mark.once
 def test_a_trace_of_a_run(made_up_run, database):
     done = export(made_up_run, "--format", "perfetto", "--tracking-uri", database)
     trace = json.loads(done.stdout)
@@ -239,6 +244,7 @@ def test_a_run_of_mlflows_own_monitor(uses_database):
     assert len(values) > 0
 
 
+@pytest.mark.once
 def test_a_run_without_system_metrics(database, tmp_path):
     run_id = MlflowClient(database).create_run("0").info.run_id
     done = export(run_id, "-o", tmp_path / "a.csv", "--tracking-uri", database)

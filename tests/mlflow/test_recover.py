@@ -130,6 +130,7 @@ def assert_whole(logged: Logged, first_step: int = 0) -> list[float]:
 # ---- killed while all is well -------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_twenty_kills_at_random_moments(
     start_program: Programs, server: Server, state: Path
 ) -> None:
@@ -235,6 +236,7 @@ with open(os.environ["GROUP"] + "/cgroup.procs", "w") as file:
 """
 
 
+@pytest.mark.once
 def test_an_end_for_want_of_memory_is_told_from_others(
     start_program: Programs, database: str, state: Path, small_group: Path
 ) -> None:
@@ -330,6 +332,7 @@ def test_a_kill_in_an_outage(
     assert recover().output == "There is nothing to recover.\n"
 
 
+@pytest.mark.once
 def test_a_kill_before_the_server_was_ever_reached(
     start_program: Programs, proxy: Proxy, server: Server, state: Path
 ) -> None:
@@ -348,6 +351,7 @@ def test_a_kill_before_the_server_was_ever_reached(
     assert_whole(Logged(run_id, server.uri), first_step=42)
 
 
+@pytest.mark.once
 def test_an_answer_that_was_lost_before_the_kill(
     start_program: Programs, proxy: Proxy, server: Server, state: Path
 ) -> None:
@@ -368,6 +372,7 @@ def test_an_answer_that_was_lost_before_the_kill(
 # ---- the end of the time at exit ----------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_what_a_black_hole_did_not_take_is_kept_and_the_log_says_how_to_send_it(
     start_program: Programs, proxy: Proxy, server: Server, state: Path
 ) -> None:
@@ -402,6 +407,7 @@ def test_what_a_black_hole_did_not_take_is_kept_and_the_log_says_how_to_send_it(
 # ---- what is left alone, and what is refused ----------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_run_that_goes_on_is_left_alone(
     start_program: Programs, proxy: Proxy, server: Server, state: Path
 ) -> None:
@@ -449,6 +455,7 @@ def test_a_deleted_run_fails_and_can_be_discarded(server: Server, state: Path) -
     assert leftovers(state, "smnspool") == []
 
 
+@pytest.mark.once
 def test_files_that_are_refused_keep_nobody_from_the_rest(
     server: Server, state: Path, tmp_path: Path
 ) -> None:
@@ -486,6 +493,7 @@ def test_a_password_comes_from_mlflows_own_setting(
     assert Logged(run_id, server.uri).steps("a") == [0, 1, 2]
 
 
+@pytest.mark.once
 def test_wrong_usage_is_said_in_one_line(tmp_path: Path) -> None:
     outcome = recover(tmp_path / "nowhere")
     assert outcome.status == 2
@@ -494,6 +502,7 @@ def test_wrong_usage_is_said_in_one_line(tmp_path: Path) -> None:
     assert recover("--help").status == 0
 
 
+@pytest.mark.once
 def test_two_at_once_and_in_the_middle_of_a_failure(
     proxy: Proxy, server: Server, state: Path
 ) -> None:
@@ -521,6 +530,7 @@ def appending_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     server.close()
 
 
+@pytest.mark.once
 def test_nothing_is_twice_where_answers_are_lost_and_the_store_appends(
     start_program: Programs, appending_server: Server, state: Path
 ) -> None:
@@ -549,6 +559,7 @@ def test_nothing_is_twice_where_answers_are_lost_and_the_store_appends(
 # ---- several lives of one run -------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_run_that_was_killed_and_resumed_before_anybody_recovered_it(
     start_program: Programs, server: Server, state: Path
 ) -> None:
@@ -572,6 +583,7 @@ def test_a_run_that_was_killed_and_resumed_before_anybody_recovered_it(
     assert len(timestamps) == len(set(timestamps))
 
 
+@pytest.mark.once
 @pytest.mark.native  # which fills the ring within seconds
 def test_time_that_the_recording_has_lost_is_said(
     server: Server, state: Path, tmp_path: Path

@@ -66,6 +66,7 @@ def test_a_run_becomes_a_page_and_the_page_an_artifact(uses_database, tmp_path):
         np.testing.assert_allclose(line[name], values, rtol=1e-6)
 
 
+@pytest.mark.once
 def test_the_recording_of_a_run_puts_its_page_on_that_run(uses_database, tmp_path):
     path = tmp_path / "job.smnrec"
     run_id = make_run("recorded", tmp_path / "artifacts", recorder=str(path))
@@ -77,6 +78,7 @@ def test_the_recording_of_a_run_puts_its_page_on_that_run(uses_database, tmp_pat
     assert run_id in page.text
 
 
+@pytest.mark.once
 def test_a_run_that_is_not_there(uses_database, tmp_path):
     done = report("0" * 32, "--tracking-uri", uses_database, folder=tmp_path)
     assert done.returncode == 2

@@ -98,6 +98,7 @@ def test_a_run_is_opened_and_says_all(database: str) -> None:
     assert f"big ({one.info.run_id})" in done.errors
 
 
+@pytest.mark.once
 def test_the_command_line_can_stay_away(database: str) -> None:
     run("--no-command", "--tracking-uri", database, "--", "true")
     tags = only_run(database).data.tags
@@ -143,6 +144,7 @@ def test_a_run_is_joined(database: str) -> None:
     assert len(steps) > 2
 
 
+@pytest.mark.once
 def test_a_joined_run_cannot_be_named_anew(database: str) -> None:
     variables = {"MLFLOW_RUN_ID": new_run(database), "MLFLOW_TRACKING_URI": database}
     done = run("--run-name", "x", "--", "true", **variables)
@@ -222,6 +224,7 @@ def test_the_command_need_not_join(database: str) -> None:
     assert len(ids) == 2
 
 
+@pytest.mark.once
 def test_run_within_run_logs_once(database: str) -> None:
     done = run("--tracking-uri", database, "--", *RUN, *QUICK, "--", *SHELL, "sleep 1; exit 7")
     assert done.status == 7
@@ -281,6 +284,7 @@ def small_group() -> Iterator[Path]:
 JOINS_GROUP = 'echo $$ > "$0/cgroup.procs"; '
 
 
+@pytest.mark.once
 def test_the_kernel_kills_the_command_for_want_of_memory(database: str, small_group: Path) -> None:
     """The command alone is in the group; who monitors it lives on, and says what happened."""
     eats = f"exec {sys.executable} -c \"import time; time.sleep(1.5); x = b'x' * 200_000_000\""
@@ -295,6 +299,7 @@ def test_the_kernel_kills_the_command_for_want_of_memory(database: str, small_gr
     assert Logged(one.info.run_id, database).windows() > 1
 
 
+@pytest.mark.once
 def test_the_kernel_kills_a_child_of_the_command(database: str, small_group: Path) -> None:
     eats = f"{sys.executable} -c \"x = b'x' * 200_000_000\"; echo $?; exit 9"
     command = [*SHELL, f"{JOINS_GROUP} sleep 0.5; {eats}", str(small_group)]
@@ -317,6 +322,7 @@ def dead_uri() -> Iterator[str]:
         yield f"http://{HOST}:{reserved.getsockname()[1]}"
 
 
+@pytest.mark.once
 def test_a_server_that_is_down(dead_uri: str) -> None:
     """The command runs all the same, and its samples are in the recording."""
     program = "import os; print('MLFLOW_RUN_ID' in os.environ)"
@@ -330,6 +336,7 @@ def test_a_server_that_is_down(dead_uri: str) -> None:
     assert Path(path[1]).stat().st_size > 0
 
 
+@pytest.mark.once
 def test_a_server_that_hangs(proxy: Proxy) -> None:
     proxy.hang()
     variables = {**PATIENT_ENOUGH, "MLFLOW_HTTP_REQUEST_TIMEOUT": "100"}
@@ -338,6 +345,7 @@ def test_a_server_that_hangs(proxy: Proxy) -> None:
     assert "the tracking server did not answer within 10 s" in done.errors
 
 
+@pytest.mark.once
 def test_a_server_that_comes_back_gets_everything(proxy: Proxy, tmp_path: Path) -> None:
     proxy.refuse()
     mark = tmp_path / "mark"
@@ -364,6 +372,7 @@ def test_a_server_that_comes_back_gets_everything(proxy: Proxy, tmp_path: Path) 
     assert logged.ends()[0] < back
 
 
+@pytest.mark.once
 def test_a_joined_run_whose_server_is_down_is_kept_in_a_file(proxy: Proxy, tmp_path: Path) -> None:
     run_id = new_run(proxy.uri)
     proxy.refuse()
@@ -380,6 +389,7 @@ def test_a_joined_run_whose_server_is_down_is_kept_in_a_file(proxy: Proxy, tmp_p
     assert Logged(run_id, proxy.uri).windows() > 2
 
 
+@pytest.mark.once
 def test_a_server_that_refuses(proxy: Proxy) -> None:
     proxy.fail(403, "PERMISSION_DENIED")
     done = run("--tracking-uri", proxy.uri, "--", *SHELL, "sleep 0.5; exit 3")
@@ -388,6 +398,7 @@ def test_a_server_that_refuses(proxy: Proxy) -> None:
     assert "recording" in done.errors
 
 
+@pytest.mark.once
 def test_ctrl_c_while_the_run_is_opened(proxy: Proxy, tmp_path: Path) -> None:
     proxy.hang()
     mark = tmp_path / "mark"
@@ -402,6 +413,7 @@ def test_ctrl_c_while_the_run_is_opened(proxy: Proxy, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.once
 def test_ctrl_c_while_the_last_windows_are_sent(proxy: Proxy) -> None:
     """The command has ended: nobody needs to wait for a server."""
     process = subprocess.Popen(
@@ -426,6 +438,7 @@ def test_ctrl_c_while_the_last_windows_are_sent(proxy: Proxy) -> None:
     assert b"could not be logged" in errors
 
 
+@pytest.mark.once
 def test_the_command_outlives_its_monitor_and_what_was_recorded_is_recovered(database: str) -> None:
     command = [*SHELL, "echo begun; read word; echo $word"]
     process = subprocess.Popen(
