@@ -41,10 +41,12 @@ SelectType=select/linear
 MpiDefault=none
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
+SchedulerParameters=bf_interval=1
 SlurmdParameters=config_overrides
 MailProg=/bin/true
 """
-"""`cred_expire` says how long a job that is requeued has to wait, too: by default 120 s."""
+"""`cred_expire` says how long a job that is requeued has to wait, too: by default 120 s. At intervals
+of `bf_interval`, by default 30 s, heterogeneous jobs are begun, and nodes set free behind them."""
 
 NODE = """
 hostname "$1"
