@@ -45,8 +45,8 @@ SchedulerParameters=bf_interval=1
 SlurmdParameters=config_overrides
 MailProg=/bin/true
 """
-"""`cred_expire` says how long a job that is requeued has to wait, too: by default 120 s. At intervals
-of `bf_interval`, by default 30 s, heterogeneous jobs are begun, and nodes set free behind them."""
+"""`cred_expire` says how long a job that is requeued has to wait, too: by default 120 s. At
+intervals of `bf_interval`, by default 30 s, heterogeneous jobs begin and their nodes are freed."""
 
 NODE = """
 hostname "$1"
