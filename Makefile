@@ -85,7 +85,7 @@ test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the 
 test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-oldest and test-pure side by side
 	@$(call two_at_a_time,test-oldest test-pure)
 
-test-frameworks: check .venvs/frameworks/.ready ## Runs pytest with PyTorch, Lightning, transformers, Ray and MPI
+test-frameworks: check .venvs/frameworks/.ready ## Runs pytest with PyTorch, Lightning, transformers and Ray
 	.venvs/frameworks/bin/python -m pytest tests/mlflow/frameworks $(ARGS)
 
 # The main run has the Python that make was given, test-oldest has 3.10.

@@ -10,6 +10,18 @@ HOST = "node042"
 SLURM_BATCH = {"SLURM_JOB_NUM_NODES": "2", "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
 SRUN = {**SLURM_BATCH, "SLURM_STEP_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_PROCID": "5"}
 SRUN_ONE_NODE = {**SLURM_BATCH, "SLURM_STEP_NUM_NODES": "1"}
+SRUN_SOME_NODES = {**SRUN, "SLURM_JOB_NUM_NODES": "3"}
+HETEROGENEOUS_BATCH = {
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_JOB_NUM_NODES_HET_GROUP_0": "1",
+    "SLURM_JOB_NUM_NODES_HET_GROUP_1": "2",
+    "SLURM_NNODES": "1",
+    "SLURM_NODEID": "0",
+}
+HETEROGENEOUS = {**HETEROGENEOUS_BATCH, "SLURM_JOB_NUM_NODES": "3", "SLURM_STEP_NUM_NODES": "3"}
+HETEROGENEOUS_GROUP = {**HETEROGENEOUS_BATCH, "SLURM_STEP_NUM_NODES": "2"}
+MPIRUN_DAEMON = {**SRUN_ONE_NODE, "SLURM_NNODES": "1", "SLURM_PROCID": "0"}
 TORCHRUN = {
     "GROUP_RANK": "1",
     "GROUP_WORLD_SIZE": "2",
@@ -45,13 +57,19 @@ def node_id(environ: dict[str, str]) -> str | None:
         pytest.param(SLURM_BATCH, "0", id="batch script"),
         pytest.param({**SRUN_ONE_NODE, "SLURM_JOB_NUM_NODES": "1"}, None, id="Slurm, one node"),
         pytest.param(SRUN_ONE_NODE, HOST, id="a step of one node of a larger job"),
+        pytest.param(SRUN_SOME_NODES, HOST, id="a step of some nodes of a larger job"),
         pytest.param({"SLURM_JOB_NUM_NODES": "2"}, HOST, id="Slurm that does not number nodes"),
+        pytest.param({"SLURM_JOB_NUM_NODES": "2", "SLURM_NNODES": "2"}, HOST, id="salloc"),
+        pytest.param(HETEROGENEOUS_BATCH, "0", id="batch script of groups"),
+        pytest.param({**HETEROGENEOUS, "SLURM_NODEID": "2"}, "2", id="a step over all groups"),
+        pytest.param(HETEROGENEOUS_GROUP, HOST, id="a step of one group"),
         # torchrun
         pytest.param(TORCHRUN, "1", id="torchrun"),
         pytest.param(TORCHRUN_ONE_NODE, None, id="torchrun, one node"),
         pytest.param({**TORCHRUN, "GROUP_WORLD_SIZE": ""}, "1", id="torchrun by its ranks"),
         pytest.param(SRUN | TORCHRUN | {"GROUP_RANK": "0"}, "1", id="srun torchrun"),
         pytest.param(SRUN_ONE_NODE | TORCHRUN, "1", id="a loop of srun -N1 torchrun"),
+        pytest.param(SRUN_SOME_NODES | TORCHRUN, "1", id="torchrun in a step of some nodes"),
         pytest.param(SLURM_BATCH | TORCHRUN, "1", id="torchrun in a batch script"),
         pytest.param({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, HOST, id="like torchrun"),
         # MPI
@@ -60,7 +78,21 @@ def node_id(environ: dict[str, str]) -> str | None:
         pytest.param({"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}, HOST, id="Hydra"),
         pytest.param({"PMI_SIZE": "4", "MPI_LOCALNRANKS": "4"}, None, id="Hydra, one node"),
         pytest.param(SRUN | {"PMI_SIZE": "8"}, "1", id="srun that speaks PMI"),
-        pytest.param(SRUN | MPIRUN, HOST, id="mpirun whose daemon srun has started"),
+        pytest.param(MPIRUN_DAEMON | MPIRUN, HOST, id="mpirun whose daemon srun has started"),
+        pytest.param(
+            SLURM_BATCH | MPIRUN | {"OMPI_COMM_WORLD_SIZE": "4"},
+            None,
+            id="mpirun on one node of two",
+        ),
+        pytest.param(MPIRUN | TORCHRUN, HOST, id="mpirun torchrun"),
+        pytest.param(
+            MPIRUN | TORCHRUN | {"OMPI_COMM_WORLD_SIZE": "4"}, "1", id="an mpirun torchrun per node"
+        ),
+        pytest.param(
+            {**MPIRUN, **TORCHRUN_ONE_NODE, "OMPI_COMM_WORLD_SIZE": "4"},
+            None,
+            id="mpirun torchrun, one node",
+        ),
         pytest.param(
             {"MV2_COMM_WORLD_SIZE": "4", "MV2_COMM_WORLD_LOCAL_SIZE": "2"}, HOST, id="MVAPICH2"
         ),

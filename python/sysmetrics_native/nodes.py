@@ -17,14 +17,17 @@ is nothing that one of them could see.
 | another one | ``WORLD_SIZE`` > ``LOCAL_WORLD_SIZE``, ``SLURM_JOB_NUM_NODES`` > 1 | host name | |
 
 The order matters where one starts another. ``mpirun`` goes first: within Slurm it starts its daemons
-with an ``srun`` for all nodes but its own, so ``SLURM_NODEID`` is 0 on two of them. A step of one node
-in a larger Slurm job (``srun -N1`` in a loop) counts its nodes from 0, too: then ``torchrun`` is
-asked, and in the end the host. Where both can tell, Slurm goes before ``torchrun``, because its
-number stays with the node when ``torchrun`` forms its group anew.
+with an ``srun`` for all nodes but its own, so ``SLURM_NODEID`` is 0 on two of them. A step that has not
+all nodes of its Slurm job (``srun -N1`` in a loop) counts those that it has from 0, too: then
+``torchrun`` is asked, and in the end the host. So does the step of one group of a heterogeneous job,
+which sets ``SLURM_JOB_NUM_NODES_HET_GROUP_0`` and so on, while a step over all groups counts through.
+Where both can tell, Slurm goes before ``torchrun``, because its number stays with the node when
+``torchrun`` forms its group anew. An ``mpirun`` on each node that starts ``torchrun`` knows of one node.
 """  # noqa: E501  # a table
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 VARIABLES = (
@@ -43,6 +46,7 @@ VARIABLES = (
     "PMI_SIZE",
     "RANK",
     "SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_NUM_NODES_HET_GROUP_0",
     "SLURM_NNODES",
     "SLURM_NODEID",
     "SLURM_STEP_NUM_NODES",
@@ -67,8 +71,10 @@ def node_id(environ: Mapping[str, str], host_name: Callable[[], str]) -> str | N
     """
     for all_of_them, on_this_node in _MPI_SIZES:
         if all_of_them in environ and on_this_node in environ:
-            # Started by mpirun: whatever else is set is about what started that.
-            return host_name() if _is_less(environ, on_this_node, all_of_them) else None
+            # Started by mpirun: what Slurm or Kubernetes has set is about what started that.
+            if _is_less(environ, on_this_node, all_of_them):
+                return host_name()
+            return _of_torchrun(environ)
     found = _of_slurm_step(environ) or _of_torchrun(environ) or _of_pod(environ, host_name)
     if found is None and _has_other_nodes(environ):
         return host_name()
@@ -77,10 +83,13 @@ def node_id(environ: Mapping[str, str], host_name: Callable[[], str]) -> str | N
 
 def _of_slurm_step(environ: Mapping[str, str]) -> str | None:
     nodes = _count(environ, "SLURM_STEP_NUM_NODES")
+    nodes_of_job = _slurm_nodes(environ)
     if nodes is None:  # the batch script itself, or what it starts without srun
         if _is_of_torchrun(environ):
             return None
-        nodes = _slurm_nodes(environ)
+        nodes = nodes_of_job
+    elif nodes_of_job is not None and nodes < nodes_of_job:  # another step may have the same number
+        return None
     return _number(environ, "SLURM_NODEID") if nodes is not None and nodes > 1 else None
 
 
@@ -114,7 +123,15 @@ def _has_other_nodes(environ: Mapping[str, str]) -> bool:
 
 
 def _slurm_nodes(environ: Mapping[str, str]) -> int | None:
-    """Of the whole job."""
+    """Of the whole job, with all groups of a heterogeneous one."""
+    of_groups = 0
+    for group in itertools.count():
+        nodes = _count(environ, f"SLURM_JOB_NUM_NODES_HET_GROUP_{group}")
+        if nodes is None:
+            break
+        of_groups += nodes
+    if of_groups > 0:
+        return of_groups
     nodes = _count(environ, "SLURM_JOB_NUM_NODES")
     return nodes if nodes is not None else _count(environ, "SLURM_NNODES")
 
