@@ -28,6 +28,7 @@ from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_SUCH_RUN,
     NO_TAGS,
+    SYSTEM_PREFIX,
     Tracking,
     absolute_uri,
     connect,
@@ -90,6 +91,7 @@ class Delivery:
             somebody else who knows.
         clock_tag: the tag that says how far this machine's clock is ahead of the server's; it goes
             with the first metrics after an answer that told. Empty for none.
+        key_prefix: of all its metrics; the steps of others do not count for `resume`.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class Delivery:
         tags: Mapping[str, str] = NO_TAGS,
         heeds_status: bool = True,
         clock_tag: str = "",
+        key_prefix: str = SYSTEM_PREFIX,
     ) -> None:
         self._run_id = run_id
         self._tracking_uri = resolve_uri(tracking_uri)
         self._recorded_uri = uri_for_files(self._tracking_uri)
         self._tags = tags
         self._clock_tag = clock_tag
+        self._key_prefix = key_prefix
         self._spool_dir = spool_dir
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
@@ -260,7 +264,9 @@ class Delivery:
 
     def _serve(self) -> None:
         tracking = self._request(partial(connect, self._tracking_uri))
-        log = RunLog(tracking, self._run_id, self._first_step, self._tags)
+        log = RunLog(
+            tracking, self._run_id, self._first_step, self._tags, key_prefix=self._key_prefix
+        )
         next_check = time.monotonic() + self._check_seconds
         while True:
             batch = self._next_batch(next_check, MAX_METRICS_PER_BATCH - log.waiting_tags())
@@ -287,7 +293,7 @@ class Delivery:
             self._discards = True
             self._backlog.clear()
             raise _RunOverError
-        log.first_step = state.next_step()
+        log.first_step = log.next_step(state)
 
     def _note_clock(self, tracking: Tracking, log: RunLog) -> None:
         """Once; no request is made for it."""

@@ -146,6 +146,7 @@ class SystemMetricsMonitor:
             tags={**tags, **identity_tags(self._sampler.gpus, self._key_prefix)},
             heeds_status=self._target == 0,
             clock_tag=self._key_prefix + host_facts.CLOCK_TAG,
+            key_prefix=self._key_prefix,
         )
 
     @property

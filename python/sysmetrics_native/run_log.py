@@ -12,6 +12,7 @@ from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_TAGS,
     REFUSED_CONTENT,
+    SYSTEM_PREFIX,
     Entry,
     RunState,
     Tracking,
@@ -40,6 +41,7 @@ class RunLog:
             metric, which the server is asked for when it is needed.
         tags: set on the run with the first request that logs something. To set them twice does no
             harm.
+        key_prefix: of the metrics whose steps count: of one node, whatever others have logged.
     """
 
     def __init__(
@@ -48,10 +50,13 @@ class RunLog:
         run_id: str,
         first_step: int | None,
         tags: Mapping[str, str] = NO_TAGS,
+        *,
+        key_prefix: str = SYSTEM_PREFIX,
     ) -> None:
         self._tracking = tracking
         self._run_id = run_id
         self.first_step = first_step
+        self._key_prefix = key_prefix
         self._tags = tags  # that the server may not have
         self._in_doubt = False
         self._keys: dict[str, bool] = {}  # whether MLflow takes it
@@ -72,7 +77,7 @@ class RunLog:
             RunDeletedError: it cannot.
         """
         if self.first_step is None:
-            self.first_step = self.state().next_step()
+            self.first_step = self.next_step(self.state())
         entries = list(_entries(windows, self.first_step))
         if self._in_doubt:
             entries = _not_yet_there(entries, self.state().latest)
@@ -90,6 +95,10 @@ class RunLog:
         if state.is_deleted:
             raise RunDeletedError("the run was deleted")
         return state
+
+    def next_step(self, state: RunState) -> int:
+        """The step behind all that the run has."""
+        return state.next_step(self._key_prefix)
 
     def send_entries(self, entries: Sequence[Entry]) -> None:
         """Log entries as they are, but for those that MLflow refuses; and set the tags."""

@@ -75,11 +75,9 @@ class RunState(NamedTuple):
     latest: Mapping[str, Entry]
     """Of every metric the entry with the largest step."""
 
-    def next_step(self) -> int:
-        """One more than the largest step of any system metric."""
-        steps = [
-            entry.step for entry in self.latest.values() if entry.key.startswith(SYSTEM_PREFIX)
-        ]
+    def next_step(self, key_prefix: str = SYSTEM_PREFIX) -> int:
+        """One more than the largest step of any system metric, or of those of one node."""
+        steps = [entry.step for entry in self.latest.values() if entry.key.startswith(key_prefix)]
         return max(steps, default=-1) + 1
 
 
