@@ -29,6 +29,7 @@ from sysmetrics_native.tracking import (
     NO_SUCH_RUN,
     NO_TAGS,
     RUNNING,
+    SYSTEM_PREFIX,
     Tracking,
     absolute_uri,
     connect,
@@ -92,10 +93,11 @@ class Delivery:
         on_run_over: called on the delivery thread when the run has ended or takes no more.
         heeds_status: whether the run has ended when the server says so. Not so where it is
             somebody else who knows.
-        has_other_nodes: whether other nodes log to the run as well. Then requests are shifted by a
-            random share of the interval, because they began at the same moment.
         clock_tag: the tag that says how far this machine's clock is ahead of the server's; it goes
             with the first metrics after an answer that told. Empty for none.
+        key_prefix: of all its metrics; the steps of others do not count for `resume`. Where it
+            names one of several nodes, requests are shifted by a random share of the interval,
+            because the others began at the same moment.
     """
 
     def __init__(
@@ -110,22 +112,23 @@ class Delivery:
         on_run_over: Callable[[], object],
         tags: Mapping[str, str] = NO_TAGS,
         heeds_status: bool = True,
-        has_other_nodes: bool = False,
         clock_tag: str = "",
+        key_prefix: str = SYSTEM_PREFIX,
     ) -> None:
         self._run_id = run_id
         self._tracking_uri = resolve_uri(tracking_uri)
         self._recorded_uri = uri_for_files(self._tracking_uri)
         self._tags = tags
         self._clock_tag = clock_tag
+        self._key_prefix = key_prefix
         self._spool_dir = spool_dir
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
         self._linger = delivery_interval if window_seconds < delivery_interval else 0.0
         shortest, longest = STATUS_CHECK_SECONDS
         self._check_seconds = max(min(max(window_seconds, shortest), longest), delivery_interval)
-        self._has_other_nodes = has_other_nodes
-        self._shift = _random_share() * delivery_interval if has_other_nodes else 0.0
+        self._has_other_nodes = key_prefix != SYSTEM_PREFIX
+        self._shift = _random_share() * delivery_interval if self._has_other_nodes else 0.0
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
@@ -275,7 +278,7 @@ class Delivery:
     def _serve(self) -> None:
         tracking = self._request(partial(connect, self._tracking_uri))
         log = RunLog(
-            tracking, self._run_id, self._first_step, self._tags, is_shared=self._has_other_nodes
+            tracking, self._run_id, self._first_step, self._tags, key_prefix=self._key_prefix
         )
         if self._has_other_nodes and not self._succeeds_another:
             self._look_early(log)
@@ -301,7 +304,7 @@ class Delivery:
                 return
         state = self._request(log.state)
         if log.first_step is None:
-            log.first_step = state.next_step()
+            log.first_step = log.next_step(state)
 
     def _go_on(self, log: RunLog) -> None:
         """Find out where the process before has stopped.
@@ -314,7 +317,7 @@ class Delivery:
             self._discards = True
             self._backlog.clear()
             raise _RunOverError
-        log.first_step = state.next_step()
+        log.first_step = log.next_step(state)
 
     def _note_clock(self, tracking: Tracking, log: RunLog) -> None:
         """Once; no request is made for it."""

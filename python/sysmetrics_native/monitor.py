@@ -146,8 +146,8 @@ class SystemMetricsMonitor:
             on_run_over=self._on_run_over,
             tags={**tags, **identity_tags(self._sampler.gpus, self._key_prefix)},
             heeds_status=self._target == 0,
-            has_other_nodes=self.node_id is not None,
             clock_tag=self._key_prefix + host_facts.CLOCK_TAG,
+            key_prefix=self._key_prefix,
         )
 
     @property

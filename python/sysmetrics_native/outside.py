@@ -418,7 +418,9 @@ class _LastWord:
         entries = [Entry(key, value, now_ms, 0) for key, value in metrics.items()]
         tracking.log(run.run_id, entries, self._outcome.tags(self._prefix))
         if self._late:
-            RunLog(tracking, run.run_id, None if run.is_joined else 0).send(self._late)
+            first_step = None if run.is_joined else 0
+            log = RunLog(tracking, run.run_id, first_step, key_prefix=self._prefix)
+            log.send(self._late)
 
     def report(self) -> None:
         """Say what was not logged."""

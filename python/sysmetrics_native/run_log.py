@@ -13,6 +13,7 @@ from sysmetrics_native.tracking import (
     NO_TAGS,
     REFUSED_CONTENT,
     RUNNING,
+    SYSTEM_PREFIX,
     Entry,
     RunState,
     Tracking,
@@ -42,10 +43,11 @@ class RunLog:
         tracking: the server.
         run_id: the run.
         first_step: the step of window 0; `None` to go on behind the largest step of any system
-            metric, which the server is asked for when it is needed.
+            metric with the prefix, which the server is asked for when it is needed.
         tags: set on the run with the first request that logs something. To set them twice does no
             harm.
-        is_shared: whether other nodes log to the run as well, so that it has many metrics.
+        key_prefix: of the metrics whose steps count: of one node, whatever others have logged.
+            Where it names one, those others make the run's state long.
     """
 
     def __init__(
@@ -55,14 +57,15 @@ class RunLog:
         first_step: int | None,
         tags: Mapping[str, str] = NO_TAGS,
         *,
-        is_shared: bool = False,
+        key_prefix: str = SYSTEM_PREFIX,
     ) -> None:
         self._tracking = tracking
         self._run_id = run_id
         self.first_step = first_step
+        self._key_prefix = key_prefix
         self._tags = tags  # that the server may not have
         self._experiment_id = ""
-        self._is_large = is_shared  # or will be, once the others have logged
+        self._is_large = key_prefix != SYSTEM_PREFIX  # or will be, once the other nodes have logged
         self._in_doubt = False
         self._keys: dict[str, bool] = {}  # whether MLflow takes it
 
@@ -82,7 +85,7 @@ class RunLog:
             RunDeletedError: it cannot.
         """
         if self.first_step is None:
-            self.first_step = self.state().next_step()
+            self.first_step = self.next_step(self.state())
         entries = list(_entries(windows, self.first_step))
         if self._in_doubt:
             entries = _not_yet_there(entries, self.state().latest)
@@ -112,6 +115,10 @@ class RunLog:
         if self._is_large and self._tracking.is_surely_running(self._run_id, self._experiment_id):
             return RUNNING
         return self.state().status
+
+    def next_step(self, state: RunState) -> int:
+        """The step behind all that the run has."""
+        return state.next_step(self._key_prefix)
 
     def send_entries(self, entries: Sequence[Entry]) -> None:
         """Log entries as they are, but for those that MLflow refuses; and set the tags."""

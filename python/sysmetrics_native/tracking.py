@@ -84,11 +84,9 @@ class RunState(NamedTuple):
     experiment_id: str = ""
     """Where the run is; empty if that was not said."""
 
-    def next_step(self) -> int:
-        """One more than the largest step of any system metric."""
-        steps = [
-            entry.step for entry in self.latest.values() if entry.key.startswith(SYSTEM_PREFIX)
-        ]
+    def next_step(self, key_prefix: str = SYSTEM_PREFIX) -> int:
+        """One more than the largest step of any system metric, or of those of one node."""
+        steps = [entry.step for entry in self.latest.values() if entry.key.startswith(key_prefix)]
         return max(steps, default=-1) + 1
 
 

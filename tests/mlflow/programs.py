@@ -71,6 +71,9 @@ class Program:
         """What it has printed so far."""
         return self._output.read_text(encoding="utf-8")
 
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def outcome(self, timeout: float = PATIENCE_SECONDS) -> Outcome:
         """Wait for its end."""
         status = self._process.wait(timeout)

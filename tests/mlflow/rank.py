@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mlflow
 
-from sysmetrics_native import delivery, monitor_run
+from sysmetrics_native import configure, monitor_run
 from tests.support import sampling_threads
 
 LONGEST_SECONDS = 110.0
@@ -30,7 +30,7 @@ FAILURE = 3
 
 def main(folder: Path, run_id: str, way: str) -> None:
     """Take part in the run until the file ``end`` is there."""
-    delivery.LINGER_SECONDS = 0.0  # so that what is missing after a kill is one window
+    configure(delivery_interval=0)  # so that what is missing after a kill is one window
     rank = _Rank(folder)
     with _monitored(run_id, way):
         rank.train()

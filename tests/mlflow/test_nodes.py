@@ -317,10 +317,10 @@ def test_a_block_that_raises_finishes(uses_database: str) -> None:
     with pytest.raises(KeyError):
         fail()
     assert sampling_threads() == 0
-    windows = Logged(run_id).windows()
+    assert Logged(run_id).windows() >= 1
     with monitor_run(run_id, 0.1, 2, node_id="other", tracking_uri=uses_database):
         time.sleep(0.3)
-    assert Logged(run_id).steps("other/system_memory_usage_megabytes")[0] == windows
+    assert Logged(run_id).windows("other/system_memory_usage_megabytes") >= 1
 
 
 def test_a_block_goes_on_without_system_metrics(

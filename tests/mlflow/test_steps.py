@@ -75,6 +75,19 @@ def test_it_counts_on_from_the_largest_step_of_any_system_metric(uses_database) 
     assert monitored_run(2, run.info.run_id).windows(first_step=42) >= 2
 
 
+def test_a_node_counts_on_from_its_own_steps(uses_database) -> None:
+    with mlflow.start_run(log_system_metrics=False) as run:
+        mlflow.log_metric("system/0/cpu_utilization_percentage", 1.0, step=41)
+        mlflow.log_metric("system/1/cpu_utilization_percentage", 1.0, step=4)
+        for _ in range(2):
+            monitor = SystemMetricsMonitor(run.info.run_id, node_id="1", resume_logging=True)
+            monitor.start()
+            time.sleep(1.5 * WINDOW_SECONDS)
+            monitor.finish()
+    logged = Logged(run.info.run_id)
+    assert logged.windows("1/disk_usage_percentage", first_step=5) >= 4
+
+
 def test_a_resumed_run_without_system_metrics_counts_from_zero(uses_database) -> None:
     with mlflow.start_run(log_system_metrics=False) as run:
         mlflow.log_metric("loss", 1.0, step=7)
