@@ -96,12 +96,13 @@ SESSION = """
     from sysmetrics_native import Sampler, configure, set_system_metrics_sampling_interval
     from sysmetrics_native.catalog import metrics_of
 
-    # Every module of ours can be imported, but for the one that needs the C core.
+    # Every module of ours can be imported, but for those that need the C core or a framework.
     import pkgutil
     names = [module.name for module in pkgutil.walk_packages(
         sysmetrics_native.__path__, "sysmetrics_native.")]
     for name in names:
-        if not name.startswith(("sysmetrics_native.backends.native", "sysmetrics_native._native")):
+        if not name.startswith(tuple("sysmetrics_native." + other for other in (
+                "backends.native", "_native", "lightning", "ray", "transformers"))):
             importlib.import_module(name)
 
     try:

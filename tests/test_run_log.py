@@ -17,6 +17,7 @@ from sysmetrics_native.tracking import (
     RunState,
     Tracking,
     absolute_uri,
+    is_permanent,
 )
 
 
@@ -34,12 +35,15 @@ class AppendingStore(Tracking):
         self.bad_keys: set[str] = set()
         self.is_deleted = False
         self.fail_before: list[int] = []  # of the next requests, so many entries arrive
+        self.failures: list[Exception] = []  # of the next requests, before anything else
 
     def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
         self.requests.append("log and set" if tags else "log")
         assert run_id == "run"
         assert entries or tags, "a request for nothing"
         assert len(entries) + len(tags) <= MAX_METRICS_PER_BATCH
+        if self.failures:
+            raise self.failures.pop(0)
         if self.bad_keys & ({entry.key for entry in entries} | set(tags)):
             raise Refused(f"no {self.bad_keys}")
         arriving = self.fail_before.pop(0) if self.fail_before else None
@@ -320,3 +324,65 @@ def test_an_address_means_the_same_in_every_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_uri(uri) == expected.format(here=tmp_path)
+
+
+def test_a_server_without_a_connection_to_its_database_is_tried_again(
+    store: AppendingStore,
+) -> None:
+    """MLflow calls that a bad request; nothing of it is to be left out for it."""
+    busy = Refused("QueuePool limit of size 5 overflow 10 reached, connection timed out")
+    busy.error_code = "BAD_REQUEST"
+    assert not is_permanent(busy)
+    store.failures = [busy]
+    log = RunLog(store, "run", 0)
+    with pytest.raises(Refused):
+        log.send(windows(0, 2))
+    assert store.requests == ["log"], "not in parts"
+    log.send(windows(0, 2))
+    assert store.steps("system/a") == store.steps("system/b") == [0, 1]
+
+
+@pytest.mark.parametrize(("prefix", "first"), [("system/", 8), ("system/1/", 5), ("system/2/", 0)])
+def test_steps_of_a_node_go_on_behind_its_own(
+    store: AppendingStore, prefix: str, first: int
+) -> None:
+    store.entries = [Entry("system/1/a", 1.0, 1, 4), Entry("system/0/a", 1.0, 1, 7)]
+    log = RunLog(store, "run", None, key_prefix=prefix)
+    log.send(windows(0, 1))
+    assert log.first_step == first
+
+
+class LargeStore(AppendingStore):
+    """One that can be asked for less."""
+
+    surely = True
+
+    def is_surely_running(self, run_id: str, experiment_id: str) -> bool:
+        assert run_id == "run"
+        assert experiment_id == ""
+        self.requests.append("search")
+        return self.surely
+
+
+@pytest.mark.parametrize(("metrics", "prefix"), [(101, "system/"), (1, "system/node/")])
+def test_the_status_of_a_large_run_is_asked_for_in_a_short_way(metrics: int, prefix: str) -> None:
+    store = LargeStore()
+    store.entries = [Entry(f"loss_{n}", 1.0, 1, 1) for n in range(metrics)]
+    log = RunLog(store, "run", 0, key_prefix=prefix)
+    log.state()
+    store.requests.clear()
+    assert log.status() == "RUNNING"
+    assert store.requests == ["search"]
+    store.surely = False
+    store.is_deleted = True
+    with pytest.raises(RunDeletedError):
+        log.status()
+    assert store.requests == ["search", "search", "run"]
+
+
+def test_the_status_of_a_run_with_few_metrics_is_asked_for_as_it_is() -> None:
+    store = LargeStore()
+    log = RunLog(store, "run", 0)
+    log.state()
+    assert log.status() == "RUNNING"
+    assert store.requests == ["run", "run"]

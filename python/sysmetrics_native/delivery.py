@@ -45,6 +45,10 @@ T = TypeVar("T")
 STATUS_CHECK_SECONDS = (5.0, 15.0)
 """The run's status is asked for once a window, but within these bounds; and not more often than
 windows are sent."""
+CHECKS_OF_NODES = 3
+"""Of several nodes each asks after so many windows, and within bounds so many times as long."""
+LONGEST_SHIFT_SECONDS = 10.0
+"""Requests of nodes are spread over a window, but over no longer time, or over the interval."""
 LONG_WAIT_SECONDS = 5.0
 """Windows that wait longer for one another are written down meanwhile."""
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -96,8 +100,8 @@ class Delivery:
         clock_tag: the tag that says how far this machine's clock is ahead of the server's; it goes
             with the first metrics after an answer that told. Empty for none.
         key_prefix: of all its metrics; the steps of others do not count for `resume`. Where it
-            names one of several nodes, requests are shifted by a random share of the interval,
-            because the others began at the same moment.
+            names one of several nodes, requests are shifted by a random time, because the others
+            began at the same moment.
     """
 
     def __init__(
@@ -125,10 +129,13 @@ class Delivery:
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
         self._linger = delivery_interval if window_seconds < delivery_interval else 0.0
-        shortest, longest = STATUS_CHECK_SECONDS
-        self._check_seconds = max(min(max(window_seconds, shortest), longest), delivery_interval)
         self._has_other_nodes = key_prefix != SYSTEM_PREFIX
-        self._shift = _random_share() * delivery_interval if self._has_other_nodes else 0.0
+        shortest, longest = STATUS_CHECK_SECONDS
+        windows = CHECKS_OF_NODES if self._has_other_nodes else 1
+        seconds = min(max(windows * window_seconds, shortest), windows * longest)
+        self._check_seconds = max(seconds, delivery_interval)
+        spread = max(delivery_interval, min(window_seconds, LONGEST_SHIFT_SECONDS))
+        self._shift = _random_share() * spread if self._has_other_nodes else 0.0
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0

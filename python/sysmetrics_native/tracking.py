@@ -32,8 +32,9 @@ _REQUEST_TIMEOUT_SECONDS = 30.0
 """Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
 SLOW_SEARCH_RATIO = 8.0
 SLOW_SEARCH_SECONDS = 0.5
-"""A search that takes so many times as long as the request before it, and that long, is not done
-again."""
+"""A search is slow if it takes so many times as long as the request before it, and that long."""
+SLOW_SEARCHES = 3
+"""After so many in a row there is no other."""
 _MODULES = (
     "email.utils",
     "mlflow.entities",
@@ -53,6 +54,9 @@ RUNNING = "RUNNING"
 """The status of a run that goes on."""
 REFUSED_CONTENT = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE"})
 """Error codes for what was sent, or for a run that takes nothing."""
+_NO_CONNECTION = "QueuePool limit"
+"""What SQLAlchemy says when too many ask a server at once: all of its connections to the database
+are in use. MLflow calls that a bad request."""
 NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 """Error code of MLflow itself for a run that it does not know."""
 _PERMANENT = REFUSED_CONTENT | {
@@ -96,6 +100,8 @@ class RunState(NamedTuple):
 def error_code(error: BaseException) -> str | None:
     """MLflow's name for what went wrong, where it has one."""
     code = getattr(error, "error_code", None)
+    if code == "BAD_REQUEST" and _NO_CONNECTION in str(error):
+        return "TEMPORARILY_UNAVAILABLE"
     return code if isinstance(code, str) else None
 
 
@@ -223,7 +229,7 @@ class _RestTracking(Tracking):
     def __init__(self, client: MlflowClient, credentials: Callable[[], Any]) -> None:
         super().__init__(client)
         self._credentials = credentials
-        self._searches = True
+        self._searches_left = SLOW_SEARCHES  # that may be slow
         self._seconds = 0.0  # that the last request took
 
     def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
@@ -254,7 +260,7 @@ class _RestTracking(Tracking):
         return RunState(info["status"], is_deleted, latest, info.get("experiment_id", ""))
 
     def is_surely_running(self, run_id: str, experiment_id: str) -> bool:
-        if not self._searches or not experiment_id:
+        if self._searches_left == 0 or not experiment_id:
             return False
         usual_seconds = self._seconds
         has_ended = f"attributes.run_id = '{run_id}' and attributes.status != 'RUNNING'"
@@ -269,12 +275,13 @@ class _RestTracking(Tracking):
         except Exception as error:
             if not is_permanent(error):
                 raise
-            self._searches = False  # another server, or a user who may not
+            self._searches_left = 0  # another server, or a user who may not
             return False
         # A store of files reads every run of the experiment, and a server that is busy takes its
         # time for anything.
         slow = max(SLOW_SEARCH_RATIO * usual_seconds, SLOW_SEARCH_SECONDS)
-        self._searches = self._seconds < slow
+        is_slow = self._seconds >= slow
+        self._searches_left = self._searches_left - 1 if is_slow else SLOW_SEARCHES
         return not found.get("runs")
 
     def _call(self, method: str, endpoint: str, **arguments: Any) -> Any:
