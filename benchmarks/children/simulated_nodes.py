@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import inspect
 import json
+import os
 import random
 import sys
 import threading
@@ -218,6 +219,7 @@ def main(plan: Plan) -> None:
     figures.update(windows(plan, asked, begin, end))
     figures.update(requests_of(during))
     print(json.dumps(figures), flush=True)
+    os._exit(0)  # thousands of threads would finish first
 
 
 if __name__ == "__main__":
