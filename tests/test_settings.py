@@ -24,9 +24,9 @@ from sysmetrics_native.backends import choose_backend
 
 SOURCES = "{sources}"  # those of the backend
 OPTIONS = (
-    "backend, disk_paths, enabled, gpus, network_interfaces, node_id, overhead_budget, "
-    "procfs_path, recorder, recorder_megabytes, shutdown_timeout, sources, spool_dir, statistics, "
-    "sysfs_path"
+    "backend, delivery_interval, disk_paths, enabled, gpus, network_interfaces, node_id, "
+    "overhead_budget, procfs_path, recorder, recorder_megabytes, shutdown_timeout, sources, "
+    "spool_dir, statistics, sysfs_path"
 )
 
 SECONDS = "a number of seconds from 0.001 to 3600"
@@ -206,6 +206,7 @@ REFUSED_OPTIONS: list[tuple[str, Any, str]] = [
     *(refused for refused in REFUSED_ARGUMENTS if refused[2] not in (SECONDS, WHOLE, PROCESS)),
     *(("statistics", value, NAMES) for value in BAD_STATISTICS),
     *(("shutdown_timeout", value, TIMEOUT) for value in BAD_TIMEOUTS),
+    *(("delivery_interval", value, TIMEOUT) for value in BAD_TIMEOUTS),
     *(("node_id", value, NODE) for value in BAD_NODE_IDS),
     *(("enabled", value, BOOLEAN) for value in BAD_TRUTHS),
     *(("recorder", value, RECORDER) for value in BAD_RECORDERS),
@@ -259,6 +260,7 @@ def test_a_variable_that_is_not_allowed_is_named(monkeypatch, name, text, allowe
         ("enabled", "yes", BOOLEAN),
         ("shutdown_timeout", "soon", TIMEOUT),
         ("shutdown_timeout", "-1", TIMEOUT),
+        ("delivery_interval", "3601", TIMEOUT),
         ("node_id", "///", NODE),
         ("gpus", "0,x", GPUS),
         ("gpus", "", GPUS),
@@ -595,6 +597,7 @@ def test_defaults_are_those_of_the_table(monkeypatch):
         "recorder": False,
         "recorder_megabytes": 64.0,
         "spool_dir": None,
+        "delivery_interval": 5.0,
         "shutdown_timeout": 10.0,
         "node_id": None,
     }

@@ -1,9 +1,9 @@
 """Windows that wait for the tracking server: in memory, and on disk once a request has failed.
 
-While the server answers, nothing touches the disk. From the first failure on every window is
-written down before it is sent, so whatever happens to this process, `recover` finds it; when all
-have been sent the file is taken away. What cannot be written (a full disk, a folder that is not
-ours) waits in memory, which is bounded.
+While the server answers, nothing touches the disk, unless windows share requests for long. From
+the first failure on every window is written down before it is sent, so whatever happens to this
+process, `recover` finds it; when all have been sent the file is taken away. What cannot be written
+(a full disk, a folder that is not ours) waits in memory, which is bounded.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ class Backlog:
     Args:
         make_spool: creates the file, when one is needed.
         run_id: for log lines.
+        keeps_on_disk: write every window down at once, because it will wait for long.
     """
 
-    def __init__(self, make_spool: Callable[[], Spool], run_id: str) -> None:
+    def __init__(
+        self, make_spool: Callable[[], Spool], run_id: str, keeps_on_disk: bool = False
+    ) -> None:
         self._make_spool = make_spool
         self._run_id = run_id
         # Held while the disk is busy, so whoever must not wait for a disk must not take it.
         self._lock = threading.Lock()
         self._memory: deque[WaitingWindow] = deque()  # behind those of the spool
         self._spool: Spool | None = None
-        self._keeps_on_disk = False
+        self._always_keeps_on_disk = self._keeps_on_disk = keeps_on_disk
         self._has_failed = False  # it could not be written, and the windows in it are not all sent
         self._has_warned = False
         self._is_released = False
@@ -143,7 +146,7 @@ class Backlog:
 
     def _forget_spool(self) -> None:
         spool, self._spool = self._spool, None
-        self._keeps_on_disk = False
+        self._keeps_on_disk = self._always_keeps_on_disk
         self._has_failed = False
         if spool is not None:
             with suppress(OSError):

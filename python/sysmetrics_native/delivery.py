@@ -28,6 +28,7 @@ from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_SUCH_RUN,
     NO_TAGS,
+    RUNNING,
     Tracking,
     absolute_uri,
     connect,
@@ -40,10 +41,11 @@ _logger = logging.getLogger("sysmetrics_native")
 
 T = TypeVar("T")
 
-LINGER_SECONDS = 5.0
-"""Windows that are shorter than this share requests: as many as one may hold, or this long."""
 STATUS_CHECK_SECONDS = (5.0, 15.0)
-"""The run's status is asked for once a window, but within these bounds."""
+"""The run's status is asked for once a window, but within these bounds; and not more often than
+windows are sent."""
+LONG_WAIT_SECONDS = 5.0
+"""Windows that wait longer for one another are written down meanwhile."""
 LONGEST_BACKOFF_SECONDS = 30.0
 SLOW_REQUEST_SECONDS = 5.0
 """A request that takes longer may fail, too, so what waits behind it is written down."""
@@ -83,11 +85,15 @@ class Delivery:
         tracking_uri: the server; see `resolve_uri`.
         spool_dir: the option of this name.
         window_seconds: how long a window is, which decides how many share a request.
+        delivery_interval: the option of this name: seconds from one request with metrics to the
+            next.
         resume: count steps on from the largest that a system metric of the run has.
         tags: set on the run with its first metrics, in the same request.
         on_run_over: called on the delivery thread when the run has ended or takes no more.
         heeds_status: whether the run has ended when the server says so. Not so where it is
             somebody else who knows.
+        has_other_nodes: whether other nodes log to the run as well. Then requests are shifted by a
+            random share of the interval, because they began at the same moment.
         clock_tag: the tag that says how far this machine's clock is ahead of the server's; it goes
             with the first metrics after an answer that told. Empty for none.
     """
@@ -99,10 +105,12 @@ class Delivery:
         *,
         spool_dir: str | None,
         window_seconds: float,
+        delivery_interval: float,
         resume: bool,
         on_run_over: Callable[[], object],
         tags: Mapping[str, str] = NO_TAGS,
         heeds_status: bool = True,
+        has_other_nodes: bool = False,
         clock_tag: str = "",
     ) -> None:
         self._run_id = run_id
@@ -113,9 +121,11 @@ class Delivery:
         self._spool_dir = spool_dir
         self._place: tuple[str, Writer] | None = None
         self._surroundings = surroundings()
-        self._linger = LINGER_SECONDS if window_seconds < LINGER_SECONDS else 0.0
+        self._linger = delivery_interval if window_seconds < delivery_interval else 0.0
         shortest, longest = STATUS_CHECK_SECONDS
-        self._check_seconds = min(max(window_seconds, shortest), longest)
+        self._check_seconds = max(min(max(window_seconds, shortest), longest), delivery_interval)
+        self._has_other_nodes = has_other_nodes
+        self._shift = _random_share() * delivery_interval if has_other_nodes else 0.0
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
@@ -125,13 +135,14 @@ class Delivery:
         self._last_error = ""
         self._asking_since = math.inf  # when the request began that is under way
         self._windows_put = 0  # of the thread that puts
-        self._backlog = Backlog(self._make_spool, run_id)
+        waits_for_long = max(self._linger, self._shift) > LONG_WAIT_SECONDS
+        self._backlog = Backlog(self._make_spool, run_id, waits_for_long)
         self._thread = Thread("SystemMetricsDelivery", self._run)
         # Guards what follows. Never held while something else is waited for: a request, the disk.
         self._changed = threading.Condition()
         self._logged = 0
         self._metrics_per_window = 0
-        self._send_at = 0.0  # the first window goes at once
+        self._send_at = 0.0  # when windows that wait are sent; past for at once
         self._is_complete = False  # no further put
         self._is_over = False  # no further request
         self._discards = False  # nobody will ever take a window of this run
@@ -164,6 +175,9 @@ class Delivery:
             self._changed.wait_for(lambda: not self._backlog.is_full() or self._is_exiting())
             if self._discards:
                 return
+        with self._changed:
+            if self._windows_put == 0 or not (self._linger or self._backlog):
+                self._send_at = time.monotonic() + self._shift
         self._backlog.put(WaitingWindow(self._windows_put, timestamp_ms, metrics))
         self._windows_put += 1
         if time.monotonic() - self._asking_since > SLOW_REQUEST_SECONDS:
@@ -260,7 +274,11 @@ class Delivery:
 
     def _serve(self) -> None:
         tracking = self._request(partial(connect, self._tracking_uri))
-        log = RunLog(tracking, self._run_id, self._first_step, self._tags)
+        log = RunLog(
+            tracking, self._run_id, self._first_step, self._tags, is_shared=self._has_other_nodes
+        )
+        if self._has_other_nodes and not self._succeeds_another:
+            self._look_early(log)
         next_check = time.monotonic() + self._check_seconds
         while True:
             batch = self._next_batch(next_check, MAX_METRICS_PER_BATCH - log.waiting_tags())
@@ -276,6 +294,15 @@ class Delivery:
                 next_check = time.monotonic() + self._check_seconds
                 self._request(partial(self._check_status, log))
 
+    def _look_early(self, log: RunLog) -> None:
+        """Ask for the run while its state is short: before the other nodes have logged to it."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._is_complete or self._is_exiting(), self._shift):
+                return
+        state = self._request(log.state)
+        if log.first_step is None:
+            log.first_step = state.next_step()
+
     def _go_on(self, log: RunLog) -> None:
         """Find out where the process before has stopped.
 
@@ -283,7 +310,7 @@ class Delivery:
             _RunOverError: it has stopped because the run has ended.
         """
         state = self._request(log.state)
-        if state.status != "RUNNING" and self._heeds_status:
+        if state.status != RUNNING and self._heeds_status:
             self._discards = True
             self._backlog.clear()
             raise _RunOverError
@@ -331,8 +358,8 @@ class Delivery:
             self._changed.notify_all()
 
     def _check_status(self, log: RunLog) -> None:
-        status = log.state().status  # raises if the run is gone
-        if status != "RUNNING" and self._heeds_status:
+        status = log.status()  # raises if the run is gone
+        if status != RUNNING and self._heeds_status:
             _logger.info("Run %s is %s: its system metrics end here.", self._run_id, status)
             self._on_run_over()  # stops the sampling; the windows there are still reach the run
 
@@ -407,6 +434,11 @@ class Delivery:
             self._last_error.rstrip("."),
             consequence,
         )
+
+
+def _random_share() -> float:
+    """From 0 to 1, whatever seed the program has set for all its ranks."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 def recover_command(path: str) -> str:

@@ -141,10 +141,12 @@ class SystemMetricsMonitor:
             tracking_uri,
             spool_dir=settings.option("spool_dir"),
             window_seconds=self.sampling_interval * self.samples_before_logging,
+            delivery_interval=settings.option("delivery_interval"),
             resume=resume_logging,
             on_run_over=self._on_run_over,
             tags={**tags, **identity_tags(self._sampler.gpus, self._key_prefix)},
             heeds_status=self._target == 0,
+            has_other_nodes=self.node_id is not None,
             clock_tag=self._key_prefix + host_facts.CLOCK_TAG,
         )
 

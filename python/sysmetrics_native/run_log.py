@@ -12,6 +12,7 @@ from sysmetrics_native.tracking import (
     MAX_METRICS_PER_BATCH,
     NO_TAGS,
     REFUSED_CONTENT,
+    RUNNING,
     Entry,
     RunState,
     Tracking,
@@ -20,6 +21,10 @@ from sysmetrics_native.tracking import (
 )
 
 _logger = logging.getLogger("sysmetrics_native")
+
+
+MANY_METRICS = 100
+"""From so many on the state of a run is long."""
 
 
 class RunDeletedError(Exception):
@@ -40,6 +45,7 @@ class RunLog:
             metric, which the server is asked for when it is needed.
         tags: set on the run with the first request that logs something. To set them twice does no
             harm.
+        is_shared: whether other nodes log to the run as well, so that it has many metrics.
     """
 
     def __init__(
@@ -48,11 +54,15 @@ class RunLog:
         run_id: str,
         first_step: int | None,
         tags: Mapping[str, str] = NO_TAGS,
+        *,
+        is_shared: bool = False,
     ) -> None:
         self._tracking = tracking
         self._run_id = run_id
         self.first_step = first_step
         self._tags = tags  # that the server may not have
+        self._experiment_id = ""
+        self._is_large = is_shared  # or will be, once the others have logged
         self._in_doubt = False
         self._keys: dict[str, bool] = {}  # whether MLflow takes it
 
@@ -89,7 +99,19 @@ class RunLog:
         state = self._tracking.run(self._run_id)
         if state.is_deleted:
             raise RunDeletedError("the run was deleted")
+        self._experiment_id = state.experiment_id
+        self._is_large = self._is_large or len(state.latest) > MANY_METRICS
         return state
+
+    def status(self) -> str:
+        """The run's status, for which no more is asked than is needed.
+
+        Raises:
+            RunDeletedError: there is none any more.
+        """
+        if self._is_large and self._tracking.is_surely_running(self._run_id, self._experiment_id):
+            return RUNNING
+        return self.state().status
 
     def send_entries(self, entries: Sequence[Entry]) -> None:
         """Log entries as they are, but for those that MLflow refuses; and set the tags."""

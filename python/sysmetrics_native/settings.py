@@ -31,6 +31,7 @@ MIN_INTERVAL_SECONDS = 0.001
 MAX_INTERVAL_SECONDS = 3600.0
 MAX_SAMPLES_PER_WINDOW = 1_000_000
 MAX_SHUTDOWN_TIMEOUT_SECONDS = 3600.0
+MAX_DELIVERY_INTERVAL_SECONDS = 3600.0
 MAX_RECORDER_MEGABYTES = 65536
 MAX_OVERHEAD_BUDGET = 1.0
 MAX_PID = 2**22
@@ -211,6 +212,10 @@ def _parse_timeout(name: str, value: object) -> float:
     return _number(name, value, 0.0, MAX_SHUTDOWN_TIMEOUT_SECONDS, "seconds")
 
 
+def _parse_delivery_interval(name: str, value: object) -> float:
+    return _number(name, value, 0.0, MAX_DELIVERY_INTERVAL_SECONDS, "seconds")
+
+
 def _parse_path(name: str, value: object) -> str:
     """A path that need not be there yet, as an absolute one."""
     try:
@@ -292,6 +297,7 @@ _OPTIONS: Mapping[str, _Option] = {
     "recorder": _Option(_parse_recorder, False),
     "recorder_megabytes": _Option(_parse_megabytes, 64.0),
     "spool_dir": _Option(_parse_path, None),
+    "delivery_interval": _Option(_parse_delivery_interval, 5.0),
     "shutdown_timeout": _Option(_parse_timeout, 10.0),
     "node_id": _Option(_parse_node_id, None),
 }
@@ -308,7 +314,8 @@ def configure(**options: Any) -> None:
             (physical, all, or names), ``gpus`` (all, visible, none, or indices and UUIDs),
             ``procfs_path``, ``sysfs_path``, ``overhead_budget`` (share of one core, above 0 and up
             to 1), ``recorder`` (off, on, or a path), ``recorder_megabytes`` (0.1 to 65536),
-            ``spool_dir``, ``shutdown_timeout`` (seconds, 0 to 3600), ``node_id``.
+            ``spool_dir``, ``delivery_interval`` and ``shutdown_timeout`` (seconds, 0 to 3600),
+            ``node_id``.
 
     Raises:
         ValueError: an unknown option, or a value that is not allowed; nothing is set then.

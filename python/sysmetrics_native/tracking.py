@@ -30,6 +30,10 @@ SYSTEM_PREFIX = "system/"
 
 _REQUEST_TIMEOUT_SECONDS = 30.0
 """Of one request, unless ``MLFLOW_HTTP_REQUEST_TIMEOUT`` says otherwise."""
+SLOW_SEARCH_RATIO = 8.0
+SLOW_SEARCH_SECONDS = 0.5
+"""A search that takes so many times as long as the request before it, and that long, is not done
+again."""
 _MODULES = (
     "email.utils",
     "mlflow.entities",
@@ -40,10 +44,13 @@ _MODULES = (
 )
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
+_SEARCH_RUNS = "/api/2.0/mlflow/runs/search"
 
 _NAMES_OF_SERVERS = ("databricks", "databricks-uc", "uc")
 """Tracking URIs of one word that are no folder."""
 
+RUNNING = "RUNNING"
+"""The status of a run that goes on."""
 REFUSED_CONTENT = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE"})
 """Error codes for what was sent, or for a run that takes nothing."""
 NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
@@ -70,10 +77,12 @@ class RunState(NamedTuple):
     """What a server says of a run."""
 
     status: str
-    """``RUNNING``, ``FINISHED``, …"""
+    """`RUNNING`, ``FINISHED``, …"""
     is_deleted: bool
     latest: Mapping[str, Entry]
     """Of every metric the entry with the largest step."""
+    experiment_id: str = ""
+    """Where the run is; empty if that was not said."""
 
     def next_step(self) -> int:
         """One more than the largest step of any system metric."""
@@ -193,7 +202,16 @@ class Tracking:
         run = self._client.get_run(run_id)
         metrics = run.data._metric_objs
         latest = {m.key: Entry(m.key, m.value, m.timestamp, m.step) for m in metrics}
-        return RunState(run.info.status, run.info.lifecycle_stage == "deleted", latest)
+        is_deleted = run.info.lifecycle_stage == "deleted"
+        return RunState(run.info.status, is_deleted, latest, run.info.experiment_id)
+
+    def is_surely_running(self, run_id: str, experiment_id: str) -> bool:  # noqa: ARG002
+        """Whether that was found out with less than what `run` asks for; else it may be anything.
+
+        A run has the latest value of every metric in it, so of a job of many nodes its state is
+        long and takes the server long. This takes it as long as a run without metrics.
+        """
+        return False
 
     def history(self, run_id: str, key: str) -> Iterator[Entry]:
         """Every entry of a metric. For `recover`; a monitor never needs it."""
@@ -207,6 +225,8 @@ class _RestTracking(Tracking):
     def __init__(self, client: MlflowClient, credentials: Callable[[], Any]) -> None:
         super().__init__(client)
         self._credentials = credentials
+        self._searches = True
+        self._seconds = 0.0  # that the last request took
 
     def log(self, run_id: str, entries: Sequence[Entry], tags: Mapping[str, str] = NO_TAGS) -> None:
         batch: dict[str, Any] = {
@@ -232,7 +252,32 @@ class _RestTracking(Tracking):
             for metric in run.get("data", {}).get("metrics", [])
         }
         info = run["info"]
-        return RunState(info["status"], info.get("lifecycle_stage") == "deleted", latest)
+        is_deleted = info.get("lifecycle_stage") == "deleted"
+        return RunState(info["status"], is_deleted, latest, info.get("experiment_id", ""))
+
+    def is_surely_running(self, run_id: str, experiment_id: str) -> bool:
+        if not self._searches or not experiment_id:
+            return False
+        usual_seconds = self._seconds
+        has_ended = f"attributes.run_id = '{run_id}' and attributes.status != 'RUNNING'"
+        query = {
+            "experiment_ids": [experiment_id],
+            "filter": has_ended,
+            "run_view_type": "ALL",
+            "max_results": 1,
+        }
+        try:
+            found = self._call("POST", _SEARCH_RUNS, json=query)
+        except Exception as error:
+            if not is_permanent(error):
+                raise
+            self._searches = False  # another server, or a user who may not
+            return False
+        # A store of files reads every run of the experiment, and a server that is busy takes its
+        # time for anything.
+        slow = max(SLOW_SEARCH_RATIO * usual_seconds, SLOW_SEARCH_SECONDS)
+        self._searches = self._seconds < slow
+        return not found.get("runs")
 
     def _call(self, method: str, endpoint: str, **arguments: Any) -> Any:
         from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -242,6 +287,7 @@ class _RestTracking(Tracking):
         if MLFLOW_HTTP_REQUEST_TIMEOUT.name in os.environ:
             timeout = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
         before = time.time()
+        began = time.monotonic()
         response = http_request(
             self._credentials(),
             endpoint,
@@ -251,6 +297,7 @@ class _RestTracking(Tracking):
             timeout=timeout,
             **arguments,
         )
+        self._seconds = time.monotonic() - began
         if self.clock_offset_seconds is None:
             date = response.headers.get("Date", "")
             self.clock_offset_seconds = clock_offset_seconds(date, before, time.time())

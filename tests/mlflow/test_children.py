@@ -35,9 +35,9 @@ FORKS = 200
 
 FORKING = """
 import atexit, gc, json, os, signal, sys, threading, time, weakref
-from sysmetrics_native import SystemMetricsMonitor, catalog, delivery
+from sysmetrics_native import SystemMetricsMonitor, catalog, configure
 
-delivery.LINGER_SECONDS = 0.0  # so that a request is always on its way
+configure(delivery_interval=0)  # so that a request is always on its way
 made, metrics_of = [], catalog.metrics_of
 
 def note_window(window, *rest):

@@ -38,6 +38,7 @@ def make_delivery(run_id: str) -> Delivery:
         None,
         spool_dir=None,
         window_seconds=1.0,
+        delivery_interval=5.0,
         resume=False,
         on_run_over=lambda: None,
     )

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sysmetrics_native import SystemMetricsMonitor, configure, delivery
+from sysmetrics_native import SystemMetricsMonitor, configure
 from tests.mlflow.conftest import Programs
 from tests.mlflow.logged import Logged
 from tests.mlflow.proxy import Proxy
@@ -25,7 +25,7 @@ def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setattr(delivery, "LINGER_SECONDS", 0.2)
+    monkeypatch.setenv("SYSMETRICS_NATIVE_DELIVERY_INTERVAL", "0.2")
 
 
 @pytest.fixture

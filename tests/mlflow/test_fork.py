@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 A_RUN_WITH_CHILDREN = """
 import gc, json, multiprocessing, os, sys, time
 from mlflow.tracking import MlflowClient
-from sysmetrics_native import SystemMetricsMonitor, delivery
+from sysmetrics_native import SystemMetricsMonitor, configure
 
-delivery.LINGER_SECONDS = 0.0  # so that forks happen while requests are on their way
+configure(delivery_interval=0)  # so that forks happen while requests are on their way
 client = MlflowClient()
 run_id, childs_run_id = (client.create_run("0").info.run_id for _ in range(2))
 monitor = SystemMetricsMonitor(run_id)

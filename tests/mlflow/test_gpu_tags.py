@@ -123,6 +123,7 @@ def test_refused_tags_take_no_metric_with_them(tracking_uri: str, warnings: list
         tracking_uri,
         spool_dir=None,
         window_seconds=1.0,
+        delivery_interval=5.0,
         resume=False,
         on_run_over=lambda: None,
         tags={"system/../gpu_0": "{}", "system/gpu_1": "{}"},

@@ -34,7 +34,7 @@ def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows go at once, and whether the run goes on is asked for often."""
-    monkeypatch.setattr(delivery, "LINGER_SECONDS", 0.1)
+    monkeypatch.setenv("SYSMETRICS_NATIVE_DELIVERY_INTERVAL", "0.1")
     monkeypatch.setattr(delivery, "STATUS_CHECK_SECONDS", (0.3, 0.3))
 
 

@@ -39,9 +39,9 @@ RANK = """
 import os, sys, threading, time
 import mlflow
 import sysmetrics_native
-from sysmetrics_native import SystemMetricsMonitor, delivery
+from sysmetrics_native import SystemMetricsMonitor, configure
 
-delivery.LINGER_SECONDS = 0.0  # so that what is missing after a kill is one window
+configure(delivery_interval=0)  # so that what is missing after a kill is one window
 run_id = os.environ["RUN"]
 
 def samples():

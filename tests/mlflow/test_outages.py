@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sysmetrics_native import SystemMetricsMonitor, backlog, configure, delivery
+from sysmetrics_native import SystemMetricsMonitor, backlog, configure
 from tests.mlflow.logged import Logged, monitor_of
 from tests.mlflow.proxy import Proxy
 from tests.mlflow.server import Server
@@ -31,7 +31,7 @@ def use_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "4")
     patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    patch.setattr(delivery, "LINGER_SECONDS", 0.3)
+    patch.setenv("SYSMETRICS_NATIVE_DELIVERY_INTERVAL", "0.3")
 
 
 @pytest.fixture(autouse=True)

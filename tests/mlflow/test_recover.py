@@ -44,10 +44,10 @@ SETTINGS = {
 
 MONITORS = """
 import logging, os, sys, time
-from sysmetrics_native import SystemMetricsMonitor, delivery
+from sysmetrics_native import SystemMetricsMonitor, configure
 
 logging.basicConfig(level=logging.INFO)
-delivery.LINGER_SECONDS = 0.3
+configure(delivery_interval=0.3)
 SystemMetricsMonitor(sys.argv[1] if len(sys.argv) > 1 else os.environ["RUN"],
                      resume_logging="RESUME" in os.environ).start()
 print("started", flush=True)
@@ -241,6 +241,28 @@ def test_an_end_for_want_of_memory_is_told_from_others(
     assert outcome.status == 0
     assert "out of memory: the kernel killed 1 in its control group" in outcome.result_of(run_id)
     assert len(assert_whole(Logged(run_id, database))) >= 2
+
+
+def test_windows_that_wait_for_a_shared_request_outlive_a_kill(
+    start_program: Programs, server: Server, state: Path
+) -> None:
+    """Without a recorder: with a long interval they are written down while they wait."""
+    logged = Logged(str(MlflowClient(server.uri).create_run("0").info.run_id), server.uri)
+    program = start_program(
+        MONITORS.replace("configure(delivery_interval=0.3)", "configure(delivery_interval=60)"),
+        RUN=logged.run_id,
+        MLFLOW_TRACKING_URI=server.uri,
+        **SETTINGS,
+    )
+    logged.wait_for(1)
+    wait_for_spool(state)
+    time.sleep(5 * WINDOW_SECONDS)
+    killed = kill(program)
+    assert logged.windows() == 1
+    assert_recovers()
+    ends = assert_whole(logged)
+    assert killed - ends[-1] < 2 * WINDOW_SECONDS + 0.1, "but the window that was open"
+    assert not leftovers(state, "smnspool")
 
 
 # ---- killed in an outage ------------------------------------------------------------------------

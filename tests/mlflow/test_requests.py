@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Iterator
 
 import mlflow
 import pytest
+from mlflow.tracking import MlflowClient
 
-from sysmetrics_native import SystemMetricsMonitor, tracking
-from tests.mlflow.logged import DEFAULT_KEYS, Logged, monitor_of
+from sysmetrics_native import SystemMetricsMonitor, configure, delivery, tracking
+from tests.mlflow.logged import DEFAULT_KEYS, MEMORY, Logged, monitor_of
 from tests.mlflow.proxy import Proxy
+from tests.mlflow.server import Server
+from tests.support import wait_until
 
 
 def requests_of_a_run(
@@ -100,3 +105,128 @@ def test_building_and_starting_a_monitor_makes_no_request(proxy: Proxy, interval
     monitor.start()
     assert proxy.requests == []
     monitor.finish()
+
+
+# ---- runs of many nodes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemMetricsMonitor]:
+    """The monitor of one of several nodes, which has a first window; checks are frequent."""
+    monkeypatch.setattr(delivery, "STATUS_CHECK_SECONDS", (0.3, 0.3))
+    configure(delivery_interval=0.2)
+    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
+    made = SystemMetricsMonitor(run_id, 0.1, 2, node_id="1", tracking_uri=proxy.uri)
+    proxy.requests.clear()
+    made.start()
+    wait_until(lambda: "log-batch" in proxy.names(), "the first window")
+    yield made
+    made.finish()
+
+
+def test_the_long_answer_is_asked_for_once(node: SystemMetricsMonitor, proxy: Proxy) -> None:
+    """While it is short: before the node has logged anything."""
+    wait_until(lambda: proxy.names().count("search") >= 3, "three looks at the run")
+    assert proxy.names()[0] == "get"
+    assert proxy.names().count("get") == 1
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+def test_a_search_finds_that_the_run_has_ended(
+    node: SystemMetricsMonitor, proxy: Proxy, server: Server, status: str
+) -> None:
+    wait_until(lambda: "search" in proxy.names(), "a look at the run")
+    MlflowClient(server.uri).set_terminated(node._run_id, status)
+    wait_until(node._delivery.is_done, "the end")
+    assert proxy.names().count("get") == 2, "what the search has found is looked at"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "PERMISSION_DENIED"), (400, "INVALID_PARAMETER_VALUE")]
+)
+def test_where_a_search_is_refused_the_run_is_asked_for(
+    node: SystemMetricsMonitor, proxy: Proxy, status: int, code: str
+) -> None:
+    proxy.fail(status, code, only="search")
+    wait_until(lambda: "search" in proxy.names(), "a look at the run")
+    searches = proxy.names().count("search")
+    wait_until(lambda: proxy.names().count("get") >= 4, "other looks at the run")
+    assert proxy.names().count("search") <= searches + 1
+    assert not node._delivery.was_refused
+
+
+def test_where_a_search_takes_long_it_is_not_repeated(
+    node: SystemMetricsMonitor, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of files reads every run of the experiment."""
+    monkeypatch.setattr(tracking, "SLOW_SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "SLOW_SEARCH_RATIO", 0.0)
+    wait_until(lambda: proxy.names().count("get") >= 3, "looks at the run")
+    assert proxy.names().count("search") <= 2
+
+
+def test_a_run_of_one_node_with_many_metrics_is_searched_for_too(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "STATUS_CHECK_SECONDS", (0.2, 0.2))
+    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
+    mlflow.set_tracking_uri(proxy.uri)
+    mlflow.log_metrics({f"loss_{n}": 1.0 for n in range(120)}, run_id=run_id)
+    monitor = SystemMetricsMonitor(run_id, 0.1, 2, tracking_uri=proxy.uri)
+    proxy.requests.clear()
+    monitor.start()
+    wait_until(lambda: proxy.names().count("search") >= 2, "looks at the run")
+    monitor.finish()
+    assert proxy.names().count("get") == 1
+
+
+def test_nodes_ask_at_moments_of_their_own(proxy: Proxy) -> None:
+    """Those that have begun in the same second; what they seed their programs with is no matter."""
+    configure(delivery_interval=100)
+    shifts = []
+    for node_id in range(64):
+        random.seed(0)
+        monitor = SystemMetricsMonitor("run", 10, node_id=str(node_id), tracking_uri=proxy.uri)
+        shifts.append(monitor._delivery._shift)
+    assert all(0.0 <= shift <= 100.0 for shift in shifts)
+    # That a quarter of the time has none of 64 has a chance of one in ten million.
+    assert {int(shift // 25) for shift in shifts} == {0, 1, 2, 3}
+    alone = SystemMetricsMonitor("run", 10, tracking_uri=proxy.uri)
+    assert alone._delivery._shift == 0.0
+
+
+def test_a_window_waits_for_the_moment_of_its_node(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_random_share", lambda: 0.75)
+    configure(delivery_interval=2.0)
+    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
+    monitor = SystemMetricsMonitor(run_id, 1.0, 2, node_id="1", tracking_uri=proxy.uri)
+    proxy.requests.clear()
+    begun = time.monotonic()
+    monitor.start()
+    logged = Logged(run_id, proxy.uri)
+    key = f"1/{MEMORY}"
+    wait_until(lambda: proxy.names().count("log-batch") >= 2, "two windows")
+    looked, first, second = (r.time - begun for r in proxy.requests if r.name != "search")
+    assert looked >= 1.5
+    assert first >= 2.0 + 1.5, (
+        "a window is two seconds, and three quarters of the interval are more"
+    )
+    assert second >= 4.0 + 1.5
+    monitor.finish()  # at once: nobody has to wait for the moment of a node at the end
+    assert logged.windows(key) == len(logged.steps(key)) >= 3
+
+
+def test_windows_share_requests_for_as_long_as_one_says(proxy: Proxy) -> None:
+    configure(delivery_interval=3.0)
+    run, requests, at_the_end = requests_of_a_run(proxy, 0.5, 1, 2.2)
+    assert run.windows() >= 3
+    assert requests == ["log-batch"], "the first window goes at once"
+    assert at_the_end == ["log-batch"]
+
+
+def test_windows_need_not_share_requests(proxy: Proxy) -> None:
+    configure(delivery_interval=0)
+    run, requests, at_the_end = requests_of_a_run(proxy, 0.25, 1, 1.6)
+    assert requests.count("log-batch") + len(at_the_end) >= run.windows()
