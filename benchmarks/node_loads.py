@@ -33,16 +33,12 @@ class Variant(NamedTuple):
     longest_late_seconds: float
     """A window is in time if the server has it by then."""
 
-    @property
-    def seconds_between_requests(self) -> float:
-        """Of one node."""
-        return max(WINDOW_SECONDS, self.delivery_interval)
-
 
 MLFLOW = Variant(STOCK, True, 0.0, 10.0)
 AT_ONCE = Variant("ours, at once", False, 5.0, 10.0)
-SHARED = Variant("ours, 60 s late", False, 60.0, 60.0)
-"""Six windows share a request, so the oldest is late by the time of the others."""
+SHARED = Variant("ours, ≤ 60 s late", False, 50.0, 60.0)
+"""Five windows share a request. The oldest of them has then waited for up to the interval, and the
+server may take its time."""
 VARIANTS = (MLFLOW, AT_ONCE, SHARED)
 
 
@@ -57,9 +53,13 @@ class Load(NamedTuple):
 
 
 def steady(variant: Variant, nodes: int, seconds: float) -> Load:
-    """Nodes that started at random moments, once every one of them has made its first request."""
-    spread = variant.seconds_between_requests
-    return Load(variant, nodes, spread, spread + WINDOW_SECONDS, max(seconds, spread))
+    """Nodes that started in the course of a window, once each has logged metrics.
+
+    The first window goes within one interval after its end.
+    """
+    warm_up = 2 * WINDOW_SECONDS + variant.delivery_interval
+    seconds = max(seconds, variant.delivery_interval)
+    return Load(variant, nodes, WINDOW_SECONDS, warm_up, seconds)
 
 
 def together(variant: Variant, nodes: int, seconds: float) -> Load:

@@ -9,7 +9,6 @@ and writes every request of it to a file.
 from __future__ import annotations
 
 import heapq
-import inspect
 import json
 import os
 import random
@@ -100,11 +99,6 @@ class Feeder:
             node.put()
 
 
-def _interval(plan: Plan) -> dict[str, Any]:
-    known = "delivery_interval" in inspect.signature(Delivery).parameters
-    return {"delivery_interval": plan.delivery_interval} if known else {}
-
-
 class OurNode(Node):
     """A delivery of this package."""
 
@@ -116,9 +110,10 @@ class OurNode(Node):
             plan.uri,
             spool_dir=spool,
             window_seconds=plan.window_seconds,
+            delivery_interval=plan.delivery_interval,
             resume=False,
             on_run_over=lambda: None,
-            **_interval(plan),
+            has_other_nodes=True,
         )
 
     def start(self) -> None:
@@ -189,6 +184,7 @@ def requests_of(asked: Sequence[Asked]) -> dict[str, float]:
         "requests": len(asked),
         "requests_failed": sum(one.status != 200 for one in asked),
         "log_requests": sum(one.path.endswith("/log-batch") for one in asked),
+        "get_requests": sum("/runs/get?" in one.path for one in asked),
         "slowest_answer_seconds": max(times, default=0.0),
     }
 
