@@ -84,14 +84,9 @@ def draw(found: dict[str, Any]) -> None:
     figure.savefig(PICTURE, metadata={"Date": None}, facecolor="white")
 
 
-def number(value: float) -> str:
-    """With as many digits as mean something."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def cost_table(found: dict[str, Any]) -> Iterator[str]:
     """CPU for a node-hour, and what one worker carries."""
-    yield "| | nodes | server, CPU s/node-hour | PostgreSQL, CPU s/node-hour | nodes of one worker |"
+    yield "| | nodes | CPU s/node-hour: server | PostgreSQL | nodes of one worker |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     compared = 100
     carried = {(one["store"], one["variant"]): one["nodes"] for one in found["carried"]}
@@ -99,9 +94,9 @@ def cost_table(found: dict[str, Any]) -> Iterator[str]:
         if trial["nodes"] == compared:
             cost = trial["cpu_seconds_per_node_hour"]
             key = trial["store"], trial["variant"]
-            database = number(cost["database"]) if cost["database"] else ""
+            database = f"{cost['database']:.3g}" if cost["database"] else ""
             yield (
-                f"| {key[1]}, {key[0]} | {compared} | {number(cost['server'])} | {database} | "
+                f"| {key[1]}, {key[0]} | {compared} | {cost['server']:.3g} | {database} | "
                 f"{carried[key]} |"
             )
 
@@ -116,7 +111,7 @@ def trial_table(found: dict[str, Any]) -> Iterator[str]:
     for trial in found["trials"]:
         cores = trial["cores"]
         parts = [cores["server"], cores["database"], cores["client"]]
-        database = f"{parts[1]:.2f}" if parts[1] else "–"
+        database = f"{parts[1]:.2f}" if parts[1] else "none"
         yield (
             f"| {trial['variant']}, {trial['store']} | {trial['nodes']} | "
             f"{100 * trial['windows_arrived']:.0f} % | {trial['latest_seconds']:.1f} | "
