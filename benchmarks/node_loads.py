@@ -15,6 +15,7 @@ from benchmarks.postgres import Postgres
 from benchmarks.programs import run_child
 from benchmarks.rounds import STOCK, Figures
 from benchmarks.server import TrackingServer
+from benchmarks.variants import VARIANTS as VARIANT_SETTINGS
 
 WINDOW_SECONDS = 10.0
 """MLflow's usual one: a sample every ten seconds, each logged."""
@@ -121,7 +122,13 @@ class Store:
         )
         seconds = load.warm_up_seconds + load.seconds
         text = json.dumps(asdict(plan))
-        figures = run_child("simulated_nodes", text, folder=self.folder, seconds=seconds)
+        figures = run_child(
+            "simulated_nodes",
+            text,
+            folder=self.folder,
+            seconds=seconds,
+            settings=VARIANT_SETTINGS[STOCK],  # else MLflow's own class is replaced
+        )
         self._arrivals[load] = _each_second(requests_file, load.seconds)
         return figures
 

@@ -59,6 +59,8 @@ class StockNode(Node):
 
     def __init__(self, plan: Plan, name: str) -> None:
         stock: Any = SystemMetricsMonitor  # MLflow's own code has no types
+        if not stock.__module__.startswith("mlflow."):
+            sys.exit("MLflow's own monitor is not the one that would run")
         self._monitor = stock(
             plan.run_id, plan.window_seconds, 1, node_id=name, tracking_uri=plan.uri
         )
