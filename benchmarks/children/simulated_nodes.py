@@ -12,6 +12,7 @@ import heapq
 import json
 import os
 import random
+import resource
 import sys
 import threading
 import time
@@ -202,6 +203,8 @@ def main(plan: Plan) -> None:
     seen = Requests()
     seen.watch()
     threading.stack_size(STACK_BYTES)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     nodes = make_nodes(plan)
     first = time.monotonic() + PREPARATION_SECONDS
     threading.Thread(target=start, args=(nodes, first, plan.spread_seconds), daemon=True).start()
