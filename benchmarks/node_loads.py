@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import process_tree
 from benchmarks.bench import Bench
 from benchmarks.children.simulation_plan import Plan
 from benchmarks.postgres import Postgres
 from benchmarks.programs import run_child
-from benchmarks.rounds import STOCK, Figures
+from benchmarks.rounds import STOCK, Figures, ParticipantFailedError
 from benchmarks.server import TrackingServer
 from benchmarks.variants import VARIANTS as VARIANT_SETTINGS
 
@@ -22,6 +24,8 @@ WINDOW_SECONDS = 10.0
 SQLITE = "SQLite"
 POSTGRESQL = "PostgreSQL"
 API = "/api/2.0/mlflow"
+IDLE_SECONDS = 120.0
+IDLE_CORES = 0.1
 
 
 class Variant(NamedTuple):
@@ -101,6 +105,7 @@ class Store:
 
     def run(self, load: Load) -> Figures:
         """Puts the load on a new run."""
+        self._wait_until_idle()
         requests_file = self.folder / "requests.json"
         variant = load.variant
         programs = {"server": self.server.pid}
@@ -136,14 +141,27 @@ class Store:
         """Requests of a load in each second of its measured time."""
         return self._arrivals[load]
 
+    def _wait_until_idle(self) -> None:
+        """A load that was too much left requests behind, which must not count as the next one's."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        while time.monotonic() < deadline:
+            before = process_tree.cpu_seconds(self.server.pid)
+            time.sleep(1.0)
+            if process_tree.cpu_seconds(self.server.pid) - before < IDLE_CORES:
+                return
+        raise ParticipantFailedError("the server did not come to rest after the load before")
+
     def _new_run(self) -> str:
         request = urllib.request.Request(
             f"{self.server.uri}{API}/runs/create",
             data=json.dumps({"experiment_id": "0"}).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return str(json.load(response)["run"]["info"]["run_id"])
+        try:
+            with urllib.request.urlopen(request, timeout=IDLE_SECONDS) as response:
+                return str(json.load(response)["run"]["info"]["run_id"])
+        except OSError as error:
+            raise ParticipantFailedError(f"the server made no run: {error}") from error
 
 
 def _each_second(requests_file: Path, seconds: float) -> list[int]:
