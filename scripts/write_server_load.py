@@ -23,6 +23,8 @@ COLORS = ("#b3452f", "#2f6fb3", "#2f8f5b")
 LINES = {"SQLite": ("-", "o"), "PostgreSQL": ("--", "s")}
 WIDTH, HEIGHT = 11.0, 4.6
 GRAY = "#666666"
+NODE_TICKS = (25, 50, 100, 200, 400, 800, 1600, 3200)
+CORE_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def variants(found: dict[str, Any]) -> list[str]:
@@ -39,13 +41,25 @@ def draw_loads(axes: Any, found: dict[str, Any]) -> None:
                 for trial in found["trials"]
                 if (trial["store"], trial["variant"]) == (store, variant)
             )
+            carried = [
+                one["nodes"]
+                for one in found["carried"]
+                if (one["store"], one["variant"]) == (store, variant)
+            ]
+            # Hollow: computed, not measured.
+            axes.plot(carried, [1.0] * len(carried), marker=marker, color=color, fillstyle="none")
             if points:
                 label = f"{variant}, {store}"
                 axes.plot(*zip(*points, strict=True), line, marker=marker, color=color, label=label)
     axes.axhline(1.0, color=GRAY, linewidth=0.8)
-    axes.annotate("one worker: one core", (0.02, 1.05), xycoords=("axes fraction", "data"))
+    axes.annotate(
+        "one worker: one core (hollow: computed)", (0.02, 1.05), xycoords=("axes fraction", "data")
+    )
     axes.set(xscale="log", yscale="log", xlabel="nodes that log to one run, a window each 10 s")
     axes.set_ylabel("CPU of mlflow server, cores")
+    axes.set_xticks(NODE_TICKS, map(str, NODE_TICKS))
+    axes.set_yticks(CORE_TICKS, map(str, CORE_TICKS))
+    axes.minorticks_off()
     axes.grid(visible=True, which="both", linewidth=0.3)
     axes.legend(fontsize="small", frameon=False, loc="lower right")
 
