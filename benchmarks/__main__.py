@@ -21,6 +21,7 @@ from benchmarks import (
     recorder,
     report,
     requests_per_window,
+    server_load,
     sources,
     top,
 )
@@ -40,7 +41,10 @@ MEASURES: dict[str, Callable[[Bench], Result]] = {
     "gpus": gpus.run,
     "sources": sources.run,
     "top": top.run,
+    "server_load": server_load.run,
 }
+ONLY_BY_NAME = ("server_load",)
+"""Not in a run of everything: it takes half an hour, because load can't be had faster."""
 USUAL_ROUNDS = 3
 QUICK_ROUNDS = 1
 BUSY_LOAD = 0.5
@@ -86,6 +90,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--costs", type=Path, metavar="FILE", help="where what `sources` finds is written, too"
     )
+    parser.add_argument(
+        "--loads", type=Path, metavar="FILE", help="where what `server_load` finds is written, too"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return parser.parse_args(arguments)
 
@@ -122,9 +129,10 @@ def main(arguments: Sequence[str]) -> int:
         elapsed = time.monotonic() - started
         print(f"[{elapsed:4.0f} s] {measuring[0]}, {text}", file=sys.stderr, flush=True)
 
+    usual = [name for name in MEASURES if name not in ONLY_BY_NAME]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else USUAL_ROUNDS)
     with closing(Bench(rounds, options.quick, announce, options.source)) as bench:
-        results = measure(bench, options.only or list(MEASURES), measuring)
+        results = measure(bench, options.only or usual, measuring)
     context["load_average_after"] = list(os.getloadavg())
     report.print_table(results, rounds)
     report.write_json(options.json, results, context, arguments)
@@ -132,6 +140,9 @@ def main(arguments: Sequence[str]) -> int:
     costs = results.get("sources")
     if options.costs is not None and isinstance(costs, sources.Costs):
         sources.write_costs(options.costs, costs)
+    loads = results.get("server_load")
+    if options.loads is not None and isinstance(loads, server_load.Loads):
+        server_load.write_loads(options.loads, loads)
     missed = [row for result in results.values() for row in result.missed]
     return 1 if options.check and missed else 0
 

@@ -1,4 +1,4 @@
-"""A real `mlflow server`, a process of its own, on loopback and SQLite."""
+"""A real `mlflow server`, a process of its own with one worker, on loopback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -35,7 +36,7 @@ class TrackingServer:
 
     def __init__(self, folder: Path, store: str) -> None:
         folder.mkdir()
-        port = _free_port()
+        port = free_port()
         self.uri = f"http://{HOST}:{port}"
         self.access_log = folder / "access.log"
         command = [
@@ -60,6 +61,11 @@ class TrackingServer:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def pid(self) -> int:
+        """The process that is the parent of all others."""
+        return self._process.pid
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_SECONDS
