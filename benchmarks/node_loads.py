@@ -39,7 +39,7 @@ class Variant(NamedTuple):
 
 MLFLOW = Variant(STOCK, True, 0.0, 10.0)
 AT_ONCE = Variant("ours, at once", False, 5.0, 12.0)
-"""Each window in a request of its own; those of all nodes are spread over the ten seconds of one."""
+"""A request for each window; those of all nodes are spread over the ten seconds of a window."""
 SHARED = Variant("ours, ≤ 60 s late", False, 50.0, 60.0)
 """Five windows share a request. The oldest of them has then waited for up to the interval, and the
 server may take its time."""

@@ -116,7 +116,7 @@ class OurNode(Node):
             delivery_interval=plan.delivery_interval,
             resume=False,
             on_run_over=lambda: None,
-            has_other_nodes=True,
+            key_prefix=self._prefix,
         )
 
     def start(self) -> None:
