@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import mlflow
 import pytest
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from sysmetrics_native import SystemMetricsMonitor, configure, delivery, settings, tracking
@@ -188,9 +189,9 @@ def test_a_run_of_one_node_with_many_metrics_is_searched_for_too(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "STATUS_CHECK_SECONDS", (0.2, 0.2))
-    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
-    mlflow.set_tracking_uri(proxy.uri)
-    mlflow.log_metrics({f"loss_{n}": 1.0 for n in range(120)}, run_id=run_id)
+    client = MlflowClient(proxy.uri)
+    run_id = str(client.create_run("0").info.run_id)
+    client.log_batch(run_id, metrics=[Metric(f"loss_{n}", 1.0, 0, 0) for n in range(120)])
     monitor = SystemMetricsMonitor(run_id, 0.1, 2, tracking_uri=proxy.uri)
     proxy.requests.clear()
     monitor.start()
