@@ -82,8 +82,8 @@ test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the 
 	.venvs/oldest/bin/python -m pytest -m 'not long and not once' $(ARGS)
 	.venvs/oldest/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
 
-test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-oldest and test-pure side by side
-	@$(call two_at_a_time,test-oldest test-pure)
+test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-frameworks, test-oldest and test-pure, two at a time
+	@$(call two_at_a_time,test-frameworks test-oldest test-pure)
 
 test-frameworks: check .venvs/frameworks/.ready ## Runs pytest with PyTorch, Lightning, transformers and Ray
 	.venvs/frameworks/bin/python -m pytest tests/mlflow/frameworks $(ARGS)
