@@ -55,6 +55,9 @@ LONGEST_BACKOFF_SECONDS = 30.0
 SLOW_REQUEST_SECONDS = 5.0
 """A request that takes longer may fail, too, so what waits behind it is written down."""
 PAUSE_AT_EXIT_SECONDS = 0.5
+END_SPREAD_SECONDS = 3.0
+"""Nodes end in the same second, too. Their last requests are spread over this time, or over a third
+of what they have, if that is less."""
 PATIENCE_AT_EXIT_SECONDS = 1.0
 """How long a server that answered so far may take at the end before the rest is written down."""
 WRITE_DOWN_SECONDS = 0.25
@@ -135,7 +138,8 @@ class Delivery:
         seconds = min(max(windows * window_seconds, shortest), windows * longest)
         self._check_seconds = max(seconds, delivery_interval)
         spread = max(delivery_interval, min(window_seconds, LONGEST_SHIFT_SECONDS))
-        self._shift = _random_share() * spread if self._has_other_nodes else 0.0
+        self._share = _random_share() if self._has_other_nodes else 0.0
+        self._shift = self._share * spread
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
@@ -153,6 +157,8 @@ class Delivery:
         self._logged = 0
         self._metrics_per_window = 0
         self._send_at = 0.0  # when windows that wait are sent; past for at once
+        self._is_hurried = False
+        self._last_at = 0.0  # the same, of those that are there when all are
         self._is_complete = False  # no further put
         self._is_over = False  # no further request
         self._discards = False  # nobody will ever take a window of this run
@@ -198,13 +204,24 @@ class Delivery:
             if len(self._backlog) == 1 or self._fills_a_request():
                 self._changed.notify_all()
 
+    def hurry(self) -> None:
+        """Let the last windows go at once, whatever other nodes do: we may not live for long."""
+        with self._changed:
+            self._is_hurried = True
+            self._last_at = 0.0
+            self._changed.notify_all()
+
     def put_last(self) -> None:
         """Say that no further window will come: what waits is sent now.
 
         Waits for that, a little and no longer than `close` allows, and then writes down the rest.
         """
+        if self._has_other_nodes:  # a server that many ask at once may have no time for us
+            self._backlog.keep_on_disk()
         with self._changed:
             self._is_complete = True
+            if not self._is_hurried:
+                self._last_at = time.monotonic() + self._share * self._end_spread()
             self._changed.notify_all()
             if self._thread.is_alive():
                 self._changed.wait_for(lambda: self._is_done, self._seconds_before_writing_down())
@@ -212,6 +229,11 @@ class Delivery:
             self._leave_the_rest()
         elif self._backlog:
             self._backlog.keep_on_disk()
+
+    def _end_spread(self) -> float:
+        if self._exit_deadline is None:
+            return END_SPREAD_SECONDS
+        return max(0.0, min(END_SPREAD_SECONDS, (self._exit_deadline - time.monotonic()) / 3))
 
     def _seconds_before_writing_down(self) -> float:
         seconds = PATIENCE_AT_EXIT_SECONDS
@@ -298,7 +320,7 @@ class Delivery:
                 self._request(partial(log.send, batch))
                 self._note_clock(tracking, log)
                 self._take_off(batch, log.first_step)
-            elif self._is_complete and not self._backlog:
+            elif self._has_sent_all():
                 return
             if not self._is_complete and time.monotonic() >= next_check:
                 next_check = time.monotonic() + self._check_seconds
@@ -335,9 +357,8 @@ class Delivery:
     def _next_batch(self, next_check: float, most_metrics: int) -> list[WaitingWindow]:
         """Windows to be sent now; none when it is time to look at the run, or at the end."""
         with self._changed:
-            while not self._is_complete and not self._is_over and not self._is_due():
-                wake_at = min(self._send_at, next_check) if self._backlog else next_check
-                seconds = wake_at - time.monotonic()
+            while not (self._is_over or self._is_due() or self._has_sent_all()):
+                seconds = self._wake_at(next_check) - time.monotonic()
                 if seconds <= 0.0:
                     break
                 self._changed.wait(seconds)
@@ -346,12 +367,21 @@ class Delivery:
             is_due = self._is_due()
         return self._backlog.oldest(most_metrics) if is_due else []
 
+    def _wake_at(self, next_check: float) -> float:
+        if self._is_complete:
+            return self._last_at
+        return min(self._send_at, next_check) if self._backlog else next_check
+
+    def _has_sent_all(self) -> bool:
+        return self._is_complete and not self._backlog
+
     def _is_due(self) -> bool:
         """Whether there are windows that need not linger."""
         if not self._backlog:
             return False
-        is_late = time.monotonic() >= self._send_at
-        return self._is_complete or is_late or self._fills_a_request()
+        if self._is_complete:
+            return time.monotonic() >= self._last_at
+        return time.monotonic() >= self._send_at or self._fills_a_request()
 
     def _fills_a_request(self) -> bool:
         return len(self._backlog) * self._metrics_per_window >= MAX_METRICS_PER_BATCH

@@ -166,7 +166,7 @@ class SystemMetricsMonitor:
             _logger.warning("A monitor made before a fork cannot start behind it: make a new one.")
             return
         try:
-            termination.watch(self.finish, self._shutdown_timeout)
+            termination.watch(self._finish_at_signal, self._shutdown_timeout)
             is_first = self._has_turn = self._turn.take()
             if is_first:
                 self._begin()
@@ -192,7 +192,7 @@ class SystemMetricsMonitor:
         _logger.warning("Failed to start monitoring system metrics: %s", error)
         self._sampler.stop()
         self._delivery.put_last()  # its thread, if it runs, has nothing to wait for
-        termination.unwatch(self.finish)
+        termination.unwatch(self._finish_at_signal)
         self._turn.release()
 
     # ---- while another process of this node has the turn ----------------------------------------
@@ -275,6 +275,10 @@ class SystemMetricsMonitor:
         finally:
             self._finishing.release()
 
+    def _finish_at_signal(self) -> None:
+        self._delivery.hurry()
+        self.finish()
+
     def _finish(self) -> None:
         if self._finish_by is None:
             self._finish_by = time.monotonic() + self._shutdown_timeout
@@ -286,7 +290,7 @@ class SystemMetricsMonitor:
             _logger.warning("Failed to stop monitoring system metrics cleanly: %s", error)
         self._turn.release()
         atexit.unregister(self.finish)
-        termination.unwatch(self.finish)
+        termination.unwatch(self._finish_at_signal)
 
     def _stop_all(self, deadline: float) -> None:
         assert self._thread is not None  # finish() has looked
@@ -341,7 +345,7 @@ class SystemMetricsMonitor:
         self._sampler.stop()
         if self._delivery.is_done() and self._finish_by is None:
             self._turn.release()
-            termination.unwatch(self.finish)
+            termination.unwatch(self._finish_at_signal)
 
     def _drain(self) -> None:
         """Turn windows into metrics until the sampler stops."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -234,8 +236,48 @@ def test_a_window_waits_for_the_moment_of_its_node(
         "a window is two seconds, and three quarters of the interval are more"
     )
     assert second >= 4.0 + 1.5
-    monitor.finish()  # at once: nobody has to wait for the moment of a node at the end
+    monitor.finish()
     assert logged.windows(key) == len(logged.steps(key)) >= 3
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_nodes_that_end_together_do_not_ask_together(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, hurried: bool
+) -> None:
+    """At SIGTERM they do: a moment later there may be nobody to ask."""
+    monkeypatch.setattr(delivery, "_random_share", lambda: 0.9)
+    monkeypatch.setattr(delivery, "END_SPREAD_SECONDS", 2.0)
+    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
+    monitor = SystemMetricsMonitor(run_id, 10, node_id="1", tracking_uri=proxy.uri)
+    proxy.requests.clear()
+    monitor.start()
+    begun = time.monotonic()
+    end = monitor._finish_at_signal if hurried else monitor.finish
+    end()
+    (last,) = (request for request in proxy.requests if request.name == "log-batch")
+    if not hurried:
+        assert last.time - begun >= 0.9 * 2.0
+    assert Logged(run_id, proxy.uri).windows(f"1/{MEMORY}") == 1
+
+
+def test_the_last_window_is_written_down_before_its_moment_comes(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(delivery, "_random_share", lambda: 1.0)
+    configure(spool_dir=tmp_path, shutdown_timeout=60)
+    monkeypatch.setattr(delivery, "END_SPREAD_SECONDS", 15.0)
+    run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
+    monitor = SystemMetricsMonitor(run_id, 10, node_id="1", tracking_uri=proxy.uri)
+    proxy.requests.clear()
+    monitor.start()
+    ending = threading.Thread(target=monitor.finish)
+    ending.start()
+    wait_until(lambda: list(tmp_path.rglob("*.smnspool")), "the spool")
+    assert "log-batch" not in proxy.names()
+    monitor._delivery.hurry()
+    ending.join()
+    assert Logged(run_id, proxy.uri).windows(f"1/{MEMORY}") == 1
+    assert not list(tmp_path.rglob("*.smnspool"))
 
 
 def test_windows_share_requests_for_as_long_as_one_says(proxy: Proxy) -> None:
