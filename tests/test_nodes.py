@@ -174,3 +174,18 @@ def test_a_name_that_mlflow_would_refuse_is_cleaned(
     monkeypatch.setenv("PET_NNODES", "2")
     monkeypatch.setenv("POD_NAME", name)
     assert settings.mlflow_node_id(None) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "most"),
+    [
+        ({}, None),
+        ({"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"}, 16),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 4),
+        ({"SLURM_JOB_NUM_NODES": "200", "SLURM_STEP_NUM_NODES": "200"}, 200),
+        ({"WORLD_SIZE": "0"}, None),
+        ({"WORLD_SIZE": "many"}, None),
+    ],
+)
+def test_how_many_nodes_there_are_at_most(variables: dict[str, str], most: int | None) -> None:
+    assert nodes.most_nodes(variables) == most

@@ -55,9 +55,12 @@ LONGEST_BACKOFF_SECONDS = 30.0
 SLOW_REQUEST_SECONDS = 5.0
 """A request that takes longer may fail, too, so what waits behind it is written down."""
 PAUSE_AT_EXIT_SECONDS = 0.5
-END_SPREAD_SECONDS = 3.0
-"""Nodes end in the same second, too. Their last requests are spread over this time, or over a third
-of what they have, if that is less."""
+END_SECONDS_PER_NODE = 0.025
+END_SPREAD_SECONDS = 5.0
+"""Nodes end in the same second, too. Their last requests are spread so that each has twice the time
+that a server takes for one; over so long at most, and over half of what they have."""
+USUAL_NODES = 100
+"""Where nobody says how many there are."""
 PATIENCE_AT_EXIT_SECONDS = 1.0
 """How long a server that answered so far may take at the end before the rest is written down."""
 WRITE_DOWN_SECONDS = 0.25
@@ -105,6 +108,7 @@ class Delivery:
         key_prefix: of all its metrics; the steps of others do not count for `resume`. Where it
             names one of several nodes, requests are shifted by a random time, because the others
             began at the same moment.
+        nodes: how many there are at most; `None` if that is not known.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class Delivery:
         heeds_status: bool = True,
         clock_tag: str = "",
         key_prefix: str = SYSTEM_PREFIX,
+        nodes: int | None = None,
     ) -> None:
         self._run_id = run_id
         self._tracking_uri = resolve_uri(tracking_uri)
@@ -140,6 +145,7 @@ class Delivery:
         spread = max(delivery_interval, min(window_seconds, LONGEST_SHIFT_SECONDS))
         self._share = _random_share() if self._has_other_nodes else 0.0
         self._shift = self._share * spread
+        self._end_spread = min((nodes or USUAL_NODES) * END_SECONDS_PER_NODE, END_SPREAD_SECONDS)
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
         self._first_step: int | None = None if resume else 0
@@ -221,7 +227,7 @@ class Delivery:
         with self._changed:
             self._is_complete = True
             if not self._is_hurried:
-                self._last_at = time.monotonic() + self._share * self._end_spread()
+                self._last_at = time.monotonic() + self._share * self._seconds_for_last()
             self._changed.notify_all()
             if self._thread.is_alive():
                 self._changed.wait_for(lambda: self._is_done, self._seconds_before_writing_down())
@@ -230,10 +236,10 @@ class Delivery:
         elif self._backlog:
             self._backlog.keep_on_disk()
 
-    def _end_spread(self) -> float:
+    def _seconds_for_last(self) -> float:
         if self._exit_deadline is None:
-            return END_SPREAD_SECONDS
-        return max(0.0, min(END_SPREAD_SECONDS, (self._exit_deadline - time.monotonic()) / 3))
+            return self._end_spread
+        return max(0.0, min(self._end_spread, (self._exit_deadline - time.monotonic()) / 2))
 
     def _seconds_before_writing_down(self) -> float:
         seconds = PATIENCE_AT_EXIT_SECONDS

@@ -114,7 +114,7 @@ class SystemMetricsMonitor:
     def _prepare(self, resume_logging: bool, tracking_uri: str | None) -> None:
         """Open the sources, and what the windows go through."""
         # Not above: every `import mlflow` would pay for these, whether a run is monitored or not.
-        from sysmetrics_native import host_facts, node_lock
+        from sysmetrics_native import host_facts, node_lock, nodes
 
         run_id = self._run_id
         tracking_uri = resolve_uri(tracking_uri)
@@ -148,6 +148,7 @@ class SystemMetricsMonitor:
             heeds_status=self._target == 0,
             clock_tag=self._key_prefix + host_facts.CLOCK_TAG,
             key_prefix=self._key_prefix,
+            nodes=nodes.most_nodes(os.environ),
         )
 
     @property

@@ -81,6 +81,17 @@ def node_id(environ: Mapping[str, str], host_name: Callable[[], str]) -> str | N
     return found
 
 
+def most_nodes(environ: Mapping[str, str]) -> int | None:
+    """How many nodes the job has, or more, as far as its launcher says how many processes it has.
+
+    Args:
+        environ: the environment of a process of the job.
+    """
+    names = ("WORLD_SIZE", "GROUP_WORLD_SIZE", *(all_of_them for all_of_them, _ in _MPI_SIZES))
+    counts = [_slurm_nodes(environ), *(_count(environ, name) for name in names)]
+    return max((count for count in counts if count), default=None)
+
+
 def _of_slurm_step(environ: Mapping[str, str]) -> str | None:
     nodes = _count(environ, "SLURM_STEP_NUM_NODES")
     nodes_of_job = _slurm_nodes(environ)

@@ -246,7 +246,7 @@ def test_nodes_that_end_together_do_not_ask_together(
 ) -> None:
     """At SIGTERM they do: a moment later there may be nobody to ask."""
     monkeypatch.setattr(delivery, "_random_share", lambda: 0.9)
-    monkeypatch.setattr(delivery, "END_SPREAD_SECONDS", 2.0)
+    monkeypatch.setattr(delivery, "USUAL_NODES", 80)  # two seconds
     run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
     monitor = SystemMetricsMonitor(run_id, 10, node_id="1", tracking_uri=proxy.uri)
     proxy.requests.clear()
@@ -266,6 +266,7 @@ def test_the_last_window_is_written_down_before_its_moment_comes(
     monkeypatch.setattr(delivery, "_random_share", lambda: 1.0)
     configure(spool_dir=tmp_path, shutdown_timeout=60)
     monkeypatch.setattr(delivery, "END_SPREAD_SECONDS", 15.0)
+    monkeypatch.setattr(delivery, "USUAL_NODES", 1000)
     run_id = str(MlflowClient(proxy.uri).create_run("0").info.run_id)
     monitor = SystemMetricsMonitor(run_id, 10, node_id="1", tracking_uri=proxy.uri)
     proxy.requests.clear()
