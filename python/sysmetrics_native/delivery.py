@@ -197,7 +197,6 @@ class Delivery:
             self._changed.wait_for(lambda: not self._backlog.is_full() or self._is_exiting())
             if self._discards:
                 return
-        with self._changed:
             if self._windows_put == 0 or not (self._linger or self._backlog):
                 self._send_at = time.monotonic() + self._shift
         self._backlog.put(WaitingWindow(self._windows_put, timestamp_ms, metrics))
