@@ -298,6 +298,27 @@ def test_a_real_limit_is_found_by_both() -> None:
 # ---- settings -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("variables", "prefix"),
+    [
+        ({}, "system/"),
+        ({"GROUP_RANK": "3", "GROUP_WORLD_SIZE": "4"}, "system/3/"),
+        ({"MLFLOW_SYSTEM_METRICS_NODE_ID": "a"}, "system/a/"),
+        ({"MLFLOW_SYSTEM_METRICS_NODE_ID": "///"}, None),
+    ],
+)
+def test_which_keys_a_run_would_have_here(
+    look: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    prefix: str | None,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert look("--json").found["settings"]["key_prefix"] == prefix
+    assert (f"{prefix}…" in look().output) == (prefix is not None)
+
+
 def test_settings_say_where_they_come_from(
     look: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Windows that wait for the tracking server: in memory, and on disk once a request has failed.
 
-While the server answers, nothing touches the disk, unless windows share requests for long. From
+While the server answers, nothing touches the disk, unless windows are to wait for long. From
 the first failure on every window is written down before it is sent, so whatever happens to this
 process, `recover` finds it; when all have been sent the file is taken away. What cannot be written
 (a full disk, a folder that is not ours) waits in memory, which is bounded.

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from sysmetrics_native import leftovers, machine, private_files, settings
+from sysmetrics_native import catalog, leftovers, machine, private_files, settings
 from sysmetrics_native.describe import chosen_backend, find_gpus, gpu_facts, known_sources
 from sysmetrics_native.fresh_import import FreshImport, installed_version, mlflow_facts
 from sysmetrics_native.recorder import recordings_folder
@@ -168,7 +168,16 @@ def _settings() -> Facts:
             one._asdict() | {"problem": one.problem or None} for one in settings.in_force()
         ],
         "unknown_variables": list(settings.unknown_variables()),
+        "key_prefix": _key_prefix(),
     }
+
+
+def _key_prefix() -> str | None:
+    """What keys would begin with here: it names the node if a launcher, or a setting, does."""
+    try:
+        return catalog.metric_prefix(settings.mlflow_node_id(None))
+    except ValueError:  # then a setting is wrong, which is told elsewhere
+        return None
 
 
 # ---- files and extras ---------------------------------------------------------------------------

@@ -341,4 +341,6 @@ def _print_settings(console: Console, part: Facts) -> None:
             "from the environment" if origin == one["name"] else origin,
             style="dim" if origin == "default" else "",
         )
+    if part["key_prefix"] is not None:
+        table.add_row("  keys", f"{part['key_prefix']}…", "as of a run in this process")
     console.print(table)
