@@ -31,9 +31,6 @@ MAKEFLAGS += --no-print-directory
 two_at_a_time = mkdir -p build; echo "make: running" $1 "two at a time"; printf '%s\n' $1 | xargs -P 2 -I{} sh -c \
 	'$(MAKE) {} >build/{}.log 2>&1; status=$$?; cat build/{}.log; exit $$status'
 
-# Files of tests, two at a time: those with MLflow wait most of the time.
-IN_PAIRS := -n 2 --dist loadfile --no-loadscope-reorder
-
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
@@ -78,11 +75,11 @@ wheel-pure: check-python dist/.pure ## Builds the wheel without the C core, for 
 	@cat dist/.pure
 
 test-pure: check-python .venvs/pure/.ready ## Runs pytest on the wheel without the C core
-	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest $(IN_PAIRS) -m 'not long and not once' $(ARGS)
+	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest -m 'not long and not once' $(ARGS)
 	SYSMETRICS_NATIVE_TEST_BACKEND=psutil .venvs/pure/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
 
 test-oldest: check .venvs/oldest/.ready ## Runs pytest with Python 3.10 and the oldest supported MLflow
-	.venvs/oldest/bin/python -m pytest $(IN_PAIRS) -m 'not long and not once' $(ARGS)
+	.venvs/oldest/bin/python -m pytest -m 'not long and not once' $(ARGS)
 	.venvs/oldest/bin/python -m pytest tests/mlflow/test_gpu_run.py $(ARGS)
 
 test-elsewhere: check check-python dist/.native dist/.pure ## Runs test-frameworks, test-oldest and test-pure, two at a time

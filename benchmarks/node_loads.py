@@ -24,6 +24,7 @@ SQLITE = "SQLite"
 POSTGRESQL = "PostgreSQL"
 API = "/api/2.0/mlflow"
 ANSWER_SECONDS = 60.0
+LARGE_POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "100"}
 
 
 class Variant(NamedTuple):
@@ -54,16 +55,18 @@ class Load(NamedTuple):
     spread_seconds: float
     warm_up_seconds: float
     seconds: float
+    large_pool: bool = False
+    """Whether the server has connections to its database for all that it answers at once."""
 
 
-def steady(variant: Variant, nodes: int, seconds: float) -> Load:
+def steady(variant: Variant, nodes: int, seconds: float, *, large_pool: bool = False) -> Load:
     """Nodes that started in the course of a window, once each has logged metrics.
 
     The first window goes within one interval after its end.
     """
     warm_up = 2 * WINDOW_SECONDS + variant.delivery_interval
     seconds = max(seconds, variant.delivery_interval)
-    return Load(variant, nodes, WINDOW_SECONDS, warm_up, seconds)
+    return Load(variant, nodes, WINDOW_SECONDS, warm_up, seconds, large_pool)
 
 
 def together(variant: Variant, nodes: int, seconds: float) -> Load:
@@ -103,7 +106,8 @@ class Store:
         One that was given too much is busy with that for minutes.
         """
         self._servers += 1
-        server = TrackingServer(self.folder / f"server-{self._servers}", self.uri)
+        settings = LARGE_POOL if load.large_pool else {}
+        server = TrackingServer(self.folder / f"server-{self._servers}", self.uri, **settings)
         with closing(server):
             return self._run_on(server, load)
 

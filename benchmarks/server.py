@@ -34,7 +34,7 @@ class TrackingServer:
     are counted from: it is exact, and nothing stands between the run and the server.
     """
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, **variables: str) -> None:
         folder.mkdir()
         port = free_port()
         self.uri = f"http://{HOST}:{port}"
@@ -46,6 +46,7 @@ class TrackingServer:
             *("--default-artifact-root", str(folder / "artifacts")),
         ]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONUNBUFFERED": "1"}
+        settings.update(variables)
         with self.access_log.open("ab") as output, (folder / "errors.log").open("ab") as errors:
             self._process = subprocess.Popen(
                 command,

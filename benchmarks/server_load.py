@@ -162,7 +162,12 @@ def try_capacity(bench: Bench, store: Store, result: Loads) -> None:
     if store.name == SQLITE:  # of shared requests there would be some thousand nodes
         tried += [(ABOVE, variant) for variant in (MLFLOW, AT_ONCE)]
     loads = [
-        steady(variant, max(1, round(part * result.carried[store.name, variant])), TRIED_SECONDS)
+        steady(
+            variant,
+            max(1, round(part * result.carried[store.name, variant])),
+            TRIED_SECONDS,
+            large_pool=True,
+        )
         for part, variant in tried
         if (store.name, variant) in result.carried
     ]
@@ -306,12 +311,14 @@ def _trial_as_json(result: Loads, trial: Trial) -> dict[str, Any]:
         "nodes": trial.load.nodes,
         "cores": {name: round(trial.cores(name), 4) for name in programs},
         "cpu_seconds_per_node_hour": {
-            name: round(cpu_per_node_hour(trial, name), 2) for name in programs
+            name: round(cpu_per_node_hour(trial, name), 2) if trial.figures["windows"] else None
+            for name in programs
         },
         "windows_arrived": trial.figures["windows"] / trial.figures["windows_due"],
         "latest_seconds": round(trial.figures["latest_seconds"], 1),
         "slowest_answer_seconds": round(trial.figures["slowest_answer_seconds"], 2),
         "carried": trial.is_carried,
+        "large_pool": trial.load.large_pool,
     }
 
 

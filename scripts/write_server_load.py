@@ -126,8 +126,9 @@ def trial_table(found: dict[str, Any]) -> Iterator[str]:
         cores = trial["cores"]
         parts = [cores["server"], cores["database"], cores["client"]]
         database = f"{parts[1]:.2f}" if parts[1] else "none"
+        pool = ", large pool" if trial["large_pool"] else ""
         yield (
-            f"| {trial['variant']}, {trial['store']} | {trial['nodes']} | "
+            f"| {trial['variant']}, {trial['store']}{pool} | {trial['nodes']} | "
             f"{100 * trial['windows_arrived']:.0f} % | {trial['latest_seconds']:.1f} | "
             f"{trial['slowest_answer_seconds']:.2f} | {parts[0]:.2f}, {database}, {parts[2]:.2f} | "
             f"{'yes' if trial['carried'] else 'no'} |"

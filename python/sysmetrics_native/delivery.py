@@ -49,6 +49,8 @@ CHECKS_OF_NODES = 3
 """Of several nodes each asks after so many windows, and within bounds so many times as long."""
 LONGEST_SHIFT_SECONDS = 10.0
 """Requests of nodes are spread over a window, but over no longer time, or over the interval."""
+LOOK_SPREAD_SECONDS = 5.0
+"""The first look at the run comes earlier than any metrics of nodes that began together."""
 LONG_WAIT_SECONDS = 5.0
 """Windows that wait longer for one another are written down meanwhile."""
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -145,6 +147,7 @@ class Delivery:
         spread = max(delivery_interval, min(window_seconds, LONGEST_SHIFT_SECONDS))
         self._share = _random_share() if self._has_other_nodes else 0.0
         self._shift = self._share * spread
+        self._look_after = self._share * min(window_seconds / 2, LOOK_SPREAD_SECONDS)
         self._end_spread = min((nodes or USUAL_NODES) * END_SECONDS_PER_NODE, END_SPREAD_SECONDS)
         self._on_run_over = on_run_over
         self._heeds_status = heeds_status
@@ -334,7 +337,8 @@ class Delivery:
     def _look_early(self, log: RunLog) -> None:
         """Ask for the run while its state is short: before the other nodes have logged to it."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._is_complete or self._is_exiting(), self._shift):
+            seconds = self._look_after
+            if self._changed.wait_for(lambda: self._is_complete or self._is_exiting(), seconds):
                 return
         state = self._request(log.state)
         if log.first_step is None:

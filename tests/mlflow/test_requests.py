@@ -231,7 +231,7 @@ def test_a_window_waits_for_the_moment_of_its_node(
     key = f"1/{MEMORY}"
     wait_until(lambda: proxy.names().count("log-batch") >= 2, "two windows")
     looked, first, second = (r.time - begun for r in proxy.requests if r.name != "search")
-    assert looked >= 1.5
+    assert looked >= 0.75 * 1.0, "while nobody has a window yet: within half of one"
     assert first >= 2.0 + 1.5, (
         "a window is two seconds, and three quarters of the interval are more"
     )
