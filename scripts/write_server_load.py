@@ -23,6 +23,7 @@ COLORS = ("#b3452f", "#2f6fb3", "#2f8f5b")
 LINES = {"SQLite": ("-", "o"), "PostgreSQL": ("--", "s")}
 WIDTH, HEIGHT = 11.0, 4.6
 GRAY = "#666666"
+MOST = 0.8
 NODE_TICKS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 CORE_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -40,6 +41,7 @@ def draw_loads(axes: Any, found: dict[str, Any]) -> None:
                 (trial["nodes"], trial["cores"]["server"])
                 for trial in found["trials"]
                 if (trial["store"], trial["variant"]) == (store, variant)
+                and trial["windows_arrived"] > MOST  # a server that stalls takes no CPU
             )
             carried = [
                 one["nodes"]
