@@ -82,7 +82,7 @@ typedef struct {
  * Finds the groups of the process whose <pid>/cgroup that is, below fs/cgroup
  * of sysfs. Where the mount begins further down than the path, as in a container
  * that has no namespace of its own, what is above is left out. The mount of
- * another container is seen in its root folder (sysfs: /proc/<pid>/root/sys): it
+ * another container is seen in its root folder (proc(5): "root" of a process): it
  * begins with the group of `pid`, a process by the number that it has here, whose
  * lines name a group beside ours. 0: no such number is known.
  */
